@@ -1,0 +1,70 @@
+# The front door. `make help` lists the targets; SUITE names a file in experiments/.
+
+SUITE ?= quick
+PYTHON ?= python3
+PORT ?= 8000
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export SCHEDULER SPARSE_VAE_MIRROR
+
+.PHONY: all help setup download train graphics site preview update_web lab test lint bench clean distclean
+
+all: ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
+	@$(MAKE) --no-print-directory train
+	@$(MAKE) --no-print-directory graphics
+	@$(MAKE) --no-print-directory site
+
+help: ## list the targets
+	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /\1|/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## install the package and its tools into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "python's venv module is needed (Debian: python3-venv)" >&2; exit 1; }
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --constraint constraints.txt --editable '.[test]'
+	@command -v quarto >/dev/null || timeout 180 $(BIN)/pip install --quiet "quarto-cli>=1.7" 2>/dev/null || \
+		echo "Quarto could not be installed: the site will be a plain preview made with pandoc."
+	@touch $@
+
+download: setup ## download and verify the real data sets (SPARSE_VAE_MIRROR=folder or address)
+	sparse-vae download
+
+train: setup ## train the runs of a suite that are missing or changed (SUITE=, SCHEDULER=tcp://host:8786)
+	sparse-vae train --suite $(SUITE)
+
+graphics: setup ## execute the figure notebooks of a suite (SUITE=)
+	sparse-vae graphics --suite $(SUITE)
+
+site: setup ## build the report of a suite into _site/ (SUITE=)
+	sparse-vae site --suite $(SUITE)
+
+preview: setup ## serve the built report at http://localhost:8000 (PORT=)
+	@test -f _site/index.html || { echo "nothing to serve yet: make site" >&2; exit 1; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _site $(PORT)
+
+update_web: setup ## build the published report and push it to the gh-pages branch of origin
+	sparse-vae publish --suite report
+
+lab: setup ## open JupyterLab on the notebooks
+	jupyter lab --notebook-dir notebooks
+
+test: setup ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+lint: setup ## check the code's style
+	$(BIN)/ruff check .
+
+bench: setup ## measure training speed against a plain DataLoader loop (needs MNIST: make download)
+	$(BIN)/python benchmarks/training_speed.py
+
+clean: ## remove built pages and unfinished runs
+	rm -rf build _site results/quick results/local
+	find results -name '.*.partial' -type d -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the environment
+	rm -rf .venv

@@ -1,0 +1,114 @@
+"""How fast the training loop is, as ratios measured side by side in one process, round by round.
+
+1. Images per second of the convolutional VAE on MNIST, against the plain loop over
+   ``DataLoader(datasets.MNIST(transform=ToTensor()), shuffle=True)`` with the same network, threads and batch size.
+2. The loop's own cost over bare forward + backward + step on one batch that stays in memory.
+
+Quote the medians; the spread says how quiet the machine was. Needs MNIST: ``make download``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+from tqdm import tqdm
+
+from sparse_vae.datasets import Dataset, Split, load_dataset
+from sparse_vae.models import make_model
+from sparse_vae.training import TrainingSettings, TrainingState, make_optimizer, resolve_precision, train
+
+BATCH = 128
+
+
+def make_vae(channels_last: bool) -> torch.nn.Module:
+    """The convolutional VAE of the report."""
+    torch.manual_seed(0)
+    model = make_model("vae", (1, 28, 28), latent_dim=16)
+    return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def loader_rate(root: Path, images: int) -> float:
+    """Images per second of the plain DataLoader loop."""
+    data = Subset(datasets.MNIST(root, transform=transforms.ToTensor()), range(images))
+    model = make_vae(channels_last=False)
+    optimizer = torch.optim.Adam(model.parameters())
+    started = time.perf_counter()
+    for x, _ in DataLoader(data, batch_size=BATCH, shuffle=True):
+        optimizer.zero_grad()
+        model.loss(x).total.backward()
+        optimizer.step()
+    return images / (time.perf_counter() - started)
+
+
+def loop_rate(x: torch.Tensor) -> float:
+    """Images per second of the package's loop, without the evaluation on test data that ends an epoch."""
+    data = Dataset("mnist", Split(x), Split(x[:BATCH]), "bernoulli")
+    history = train(make_vae(channels_last=False), data, TrainingSettings(epochs=1, device="cpu", batch_size=BATCH),
+                    progress=False)
+    return len(x) / history[0]["seconds"]
+
+
+def bare_rate(x: torch.Tensor) -> float:
+    """Images per second of forward + backward + step on one batch, in the layout and precision that the loop uses."""
+    model, batch = make_vae(channels_last=True), x[:BATCH].clone()
+    state = TrainingState(model, make_optimizer(model, TrainingSettings()))
+    dtype = resolve_precision("auto", torch.device("cpu"))
+    steps = len(x) // BATCH
+    started = time.perf_counter()
+    for _ in range(steps):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            loss = model.loss(batch)
+        state.optimizer.zero_grad()
+        loss.total.backward()
+        state.optimizer.step()
+    return steps * BATCH / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data", help="the data folder")
+    parser.add_argument("--images", type=int, default=12800, help="images in one measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
+    arguments = parser.parse_args()
+    x = load_dataset("mnist", root=arguments.root).train.x[:arguments.images]
+    rates = {"plain DataLoader loop": [], "training loop": [], "bare steps": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for archive in Path(arguments.root, "MNIST", "raw").glob("*.gz"):
+            with gzip.open(archive) as source, open(raw / archive.stem, "wb") as target:
+                shutil.copyfileobj(source, target)
+        # The first round warms up and is not counted.
+        for number in tqdm(range(arguments.rounds + 1), unit="round"):
+            measured = loader_rate(Path(scratch), len(x)), loop_rate(x), bare_rate(x)
+            if number:
+                for rate, found in zip(measured, rates.values(), strict=True):
+                    found.append(rate)
+
+    print(f"\nconvolutional VAE on MNIST, {torch.get_num_threads()} threads, batches of {BATCH}, "
+          f"{resolve_precision('auto', torch.device('cpu'))}, torch {torch.__version__}")
+    for name, found in rates.items():
+        print(f"  {name:22} {statistics.median(found):8.0f} images/s (from {min(found):.0f} to {max(found):.0f})")
+
+    def ratio(numerator: str, denominator: str) -> str:
+        ratios = [a / b for a, b in zip(rates[numerator], rates[denominator], strict=True)]
+        return f"{statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
+
+    print(f"  training loop / plain DataLoader loop: {ratio('training loop', 'plain DataLoader loop')}")
+    print(f"  bare steps / training loop (1.00 is no overhead): {ratio('bare steps', 'training loop')}")
+    print(f"  peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+-- Numbers figures, tables, sections and equations, and turns @fig-x, @tbl-x, @sec-x, @eq-x into links to them.
+
+local names = { fig = "Figure", tbl = "Table", sec = "Section", eq = "Equation" }
+local counts = { fig = 0, tbl = 0, sec = 0, eq = 0 }
+local text_of = {}
+
+local function number(id)
+  local kind = id:match("^(%a+)-")
+  if not names[kind] then return nil end
+  counts[kind] = counts[kind] + 1
+  text_of[id] = names[kind] .. " " .. counts[kind]
+  return text_of[id]
+end
+
+local function label_block(block)
+  local text = number(block.identifier)
+  if not text then return nil end
+  return block:walk({
+    Span = function(span)
+      if span.classes:includes("caption") then
+        span.content:insert(1, pandoc.Str(text .. ": "))
+        return span
+      end
+    end,
+  })
+end
+
+local function label_header(header)
+  if header.identifier:match("^sec%-") then
+    text_of[header.identifier] = "“" .. pandoc.utils.stringify(header) .. "”"
+  end
+end
+
+-- An equation is a paragraph that ends in {#eq-x}.
+local function label_equation(paragraph)
+  local last = paragraph.content[#paragraph.content]
+  local id = last and last.t == "Str" and last.text:match("^{#(eq%-[%w-]+)}$")
+  if not id then return nil end
+  number(id)
+  paragraph.content[#paragraph.content] = pandoc.Span("(" .. counts.eq .. ")", { class = "equation-number" })
+  return pandoc.Div(paragraph, { id = id, class = "equation" })
+end
+
+local function link(cite)
+  local parts = pandoc.List()
+  for _, citation in ipairs(cite.citations) do
+    local text = text_of[citation.id]
+    if not text then return nil end
+    if #parts > 0 then parts:insert(pandoc.Str(", ")) end
+    parts:insert(pandoc.Link(text, "#" .. citation.id))
+  end
+  return parts
+end
+
+return {
+  { Div = label_block, Header = label_header, Para = label_equation },
+  { Cite = link },
+}

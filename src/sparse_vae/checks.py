@@ -1,0 +1,65 @@
+"""Checks of user input, shared by every place where it enters.
+
+Each raises an error that names the setting, the value it got and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class ExplainedError(Exception):
+    """An error that its message explains in full; the command line prints that and no traceback."""
+
+
+class SettingError(ExplainedError, ValueError):
+    """A setting, name or value that a user gave and that cannot be used."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingError:
+    """The error for a name that is not registered: lists what there is and the nearest name.
+
+    >>> print(unknown_name("model", "vea", ["autoencoder", "vae"]))
+    unknown model 'vea'; did you mean 'vae'? Known: autoencoder, vae
+    """
+    known = list(known)
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return SettingError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(known)}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    """``value`` if it is one of ``choices``, else a :class:`SettingError`."""
+    choices = list(choices)
+    if value not in choices:
+        raise SettingError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return value
+
+
+def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
+    """``value`` if it is an integer in ``[minimum, maximum]``, else a :class:`SettingError`."""
+    allowed = f"an integer of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise SettingError(f"{name} must be {allowed}; got {value!r}")
+    return value
+
+
+def check_number(name: str, value: object, *, above: float | None = None, minimum: float | None = None,
+                 maximum: float | None = None) -> float:
+    """``value`` as a float if it is finite and within the bounds, else a :class:`SettingError`.
+
+    ``above`` excludes the bound itself, ``minimum`` and ``maximum`` include it.
+    """
+    bounds = [f"above {above}" if above is not None else "", f"at least {minimum}" if minimum is not None else "",
+              f"at most {maximum}" if maximum is not None else ""]
+    allowed = " ".join(["a finite number", " and ".join(b for b in bounds if b)]).strip()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")
+    if (not math.isfinite(value) or (above is not None and value <= above)
+            or (minimum is not None and value < minimum) or (maximum is not None and value > maximum)):
+        raise SettingError(f"{name} must be {allowed}; got {value!r}")
+    return float(value)

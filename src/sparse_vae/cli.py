@@ -1,0 +1,179 @@
+"""``sparse-vae``: train, draw and publish from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+
+from sparse_vae.checks import ExplainedError, SettingError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from sparse_vae.models import MODELS, model_settings
+
+    for name, cls in MODELS.items():
+        settings = ", ".join(f"{key}={value}" for key, value in model_settings(name).items())
+        print(f"{name}\n    {inspect.getdoc(cls).splitlines()[0]}\n    {settings}")
+    return 0
+
+
+def _datasets(arguments: argparse.Namespace) -> int:
+    from sparse_vae.datasets import dataset_settings, describe_datasets
+
+    for name, description in describe_datasets().items():
+        settings = ", ".join(f"{key}={value}" for key, value in dataset_settings(name).items())
+        print(f"{name}\n    {description}" + (f"\n    {settings}" if settings else ""))
+    return 0
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from sparse_vae.datasets import download
+
+    download(arguments.names or None, root=arguments.root, mirror=arguments.mirror)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from sparse_vae import suite
+
+    if arguments.suite and arguments.settings:
+        raise SettingError("give either --suite or settings of one run, not both: a suite's settings are in its file")
+    if arguments.suite:
+        return _report(suite.train_suite(suite.load_suite(arguments.suite), scheduler=arguments.scheduler))
+    return _train_single(arguments.settings)
+
+
+def _train_single(settings: list[str]) -> int:
+    from sparse_vae import suite
+    from sparse_vae.runs import is_finished
+
+    values = {"model": "vae", "dataset": "digits"}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise SettingError(f"settings are written key=value, for example latent_dim=16; got {setting!r}")
+        values[key] = suite.parse_value(value)
+    variant = "-".join(f"{key}{value}" for key, value in values.items() if key not in ("model", "dataset", "seed"))
+    root = suite.project_root()
+    runs = list(suite.expand_run({**values, **({"variant": variant.replace("/", "_")} if variant else {})}))
+    if len(runs) > 1:
+        raise SettingError(f"these settings make {len(runs)} runs; give one value for each, or write a suite")
+    run = runs[0]
+    folder = root / "results" / "local" / run.name
+    if is_finished(folder, run.config):
+        print(f"finished before: {folder.relative_to(root)}")
+        return 0
+    suite.check_writable(folder.parent)
+    try:
+        suite.execute_run(run, folder, root, show_progress=True)
+    except suite.PapermillExecutionError as error:
+        print(f"error: {error.ename}: {error.evalue}", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"done: {folder.relative_to(root)}")
+    return 0
+
+
+def _graphics(arguments: argparse.Namespace) -> int:
+    from sparse_vae import suite
+
+    return _report(suite.draw_suite(suite.load_suite(arguments.suite), scheduler=arguments.scheduler))
+
+
+def _report(outcomes: list) -> int:
+    from sparse_vae.suite import outcome_table
+
+    print(outcome_table(outcomes))
+    statuses = {outcome.status for outcome in outcomes}
+    if "stopped" in statuses:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if "failed" in statuses else 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from sparse_vae import site, suite
+
+    page = site.render(suite.load_suite(arguments.suite), plain=arguments.plain)
+    print(f"\nThe report is ready: {page}\nOpen it in a browser, or serve it with: make preview")
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from sparse_vae import site, suite
+
+    print(site.results_table(suite.load_suite(arguments.suite)))
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from sparse_vae import site, suite
+
+    site.publish(suite.load_suite(arguments.suite), remote=arguments.remote)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(
+        prog="sparse-vae", description="Sparse latent-variable models: train them, draw the figures, build the report.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, function, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        return sub
+
+    def add_suite_options(sub: argparse.ArgumentParser, default: str | None) -> None:
+        sub.add_argument("--suite", default=default, help="name of a file in experiments/, without .yml")
+        sub.add_argument("--scheduler", default=os.environ.get("SCHEDULER") or None, metavar="ADDRESS",
+                         help="a dask scheduler, tcp://host:8786; by default a local cluster (environment: SCHEDULER)")
+
+    train = command("train", _train, "train one run, from settings written key=value, or a whole suite")
+    train.add_argument("settings", nargs="*", metavar="key=value",
+                       help="model=…, dataset=…, and any setting of the training, the model or the data set")
+    add_suite_options(train, None)
+    add_suite_options(command("graphics", _graphics, "execute the figure notebooks of a suite"), "quick")
+
+    site = command("site", _site, "build the report from a suite's results")
+    site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
+    site.add_argument("--plain", action="store_true", help="the plain preview, even where Quarto is there")
+
+    table = command("table", _table, "print a suite's results as a Markdown table, the README's")
+    table.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+
+    publish = command("publish", _publish, "build the report and push it to the gh-pages branch")
+    publish.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+    publish.add_argument("--remote", default="origin", help="the git remote to push to")
+
+    download = command("download", _download, "download and verify the real data sets")
+    download.add_argument("names", nargs="*", metavar="dataset", help="which; by default all")
+    download.add_argument("--root", default="data", help="the data folder")
+    download.add_argument("--mirror", default=None,
+                          help="a folder or an address to take the files from (environment: SPARSE_VAE_MIRROR)")
+
+    command("models", _models, "list the models, their settings and defaults")
+    command("datasets", _datasets, "list the data sets, their settings and defaults")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return parsed.function(parsed)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (ExplainedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

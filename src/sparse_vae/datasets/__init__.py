@@ -1,0 +1,110 @@
+"""The data sets: ``load_dataset(name)`` gives tensors in memory, classes and, where they are known, the true sources.
+
+To add one, write a file with a function that returns a :class:`Dataset` and add a line to the registry below.
+The function's keyword arguments are its settings, the first line of its docstring is its description; it takes
+``root``, the data folder, only if it reads files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from sparse_vae.checks import unknown_name
+from sparse_vae.datasets import digits, mnist, returns, sinusoids, smiley, uci_har
+from sparse_vae.datasets.base import DataError, Dataset, Split
+from sparse_vae.datasets.download import RemoteFile, fetch
+
+__all__ = ["DataError", "Dataset", "Split", "dataset_names", "dataset_settings", "describe_datasets", "download",
+           "load_dataset"]
+
+
+class _Entry(NamedTuple):
+    load: Callable[..., Dataset]
+    files: Callable[[], list[RemoteFile]] = list  # what has to be downloaded first; nothing by default
+
+
+_REGISTRY = {
+    "digits": _Entry(digits.load_digits),
+    "mnist": _Entry(mnist.load_mnist, mnist.mnist_files),
+    "fashion-mnist": _Entry(mnist.load_fashion_mnist, mnist.fashion_mnist_files),
+    "smiley": _Entry(smiley.load_smiley),
+    "sinusoids": _Entry(sinusoids.load_sinusoids),
+    "uci-har": _Entry(uci_har.load_uci_har, uci_har.uci_har_files),
+    "returns": _Entry(returns.load_returns),
+}
+
+
+def dataset_names() -> list[str]:
+    """The names that :func:`load_dataset` knows."""
+    return list(_REGISTRY)
+
+
+def describe_datasets() -> dict[str, str]:
+    """A sentence about every data set, by name; nothing is loaded."""
+    return {name: _description(entry) for name, entry in _REGISTRY.items()}
+
+
+def dataset_settings(name: str) -> dict[str, object]:
+    """The settings a data set takes and their defaults, by name."""
+    parameters = inspect.signature(_entry(name).load).parameters
+    return {setting: parameter.default for setting, parameter in parameters.items() if setting != "root"}
+
+
+def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:
+    """The data set of that name, in memory.
+
+    The same name and settings give the same tensors, which are contiguous; all but labels and groups are float32.
+
+    Args:
+        name: one of :func:`dataset_names`.
+        root: the data folder, for the data sets that are downloaded.
+        settings: those of the data set, keyword arguments of its loader; each has a default.
+
+    Raises:
+        SettingError: an unknown name, an unknown setting, or a value that cannot be used.
+        DataError: files that are missing or damaged.
+
+    >>> load_dataset("digits").train.x.shape
+    torch.Size([1437, 1, 8, 8])
+    """
+    entry = _entry(name)
+    known = dataset_settings(name)
+    for setting in settings:
+        if setting not in known:
+            raise unknown_name(f"setting of data set {name!r}", setting, known)
+    needs_root = "root" in inspect.signature(entry.load).parameters
+    data = entry.load(**settings, **({"root": root} if needs_root else {}))
+    return data if data.description else dataclasses.replace(data, description=_description(entry))
+
+
+def download(names: str | Iterable[str] | None = None, root: str | Path = "data", mirror: str | Path | None = None,
+             progress: bool = True) -> None:
+    """Download what the named data sets need (by default all of them).
+
+    Files that are there and whole are left alone; a data set that needs no files is ready as it is. ``root``,
+    ``mirror`` and ``progress`` are those of :func:`sparse_vae.datasets.download.fetch`.
+
+    Raises:
+        SettingError: an unknown name.
+        DataError: a file that cannot be had or written.
+    """
+    if names is None:
+        names = dataset_names()
+    elif isinstance(names, str):
+        names = [names]
+    for entry in [_entry(name) for name in names]:  # all names are looked up before anything is downloaded
+        fetch(entry.files(), root, mirror, progress)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _REGISTRY:
+        raise unknown_name("data set", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def _description(entry: _Entry) -> str:
+    return inspect.getdoc(entry.load).splitlines()[0]

@@ -1,0 +1,74 @@
+"""What a data set is: tensors in memory, and what is known about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparse_vae.checks import ExplainedError
+
+
+class DataError(ExplainedError, RuntimeError):
+    """Data that is missing, damaged or not what it should be, or that cannot be fetched or written."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training or the test part of a data set, ``n`` samples.
+
+    Attributes:
+        x: observations, float32, ``(n, *input_shape)``; images are ``(n, channels, height, width)`` in [0, 1].
+        y: class labels, int64 ``(n,)`` indexing ``Dataset.classes``, or None where there are no classes.
+        factors: ground-truth sources, float32 ``(n, n_factors)``, or None where they are not known.
+        groups: what a fair split must not divide (UCI HAR: the subject), int64 ``(n,)``, or None.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    factors: Tensor | None = None
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        name: as registered.
+        train, test: the two parts.
+        likelihood: the family that suits the observations, ``"bernoulli"`` (values in [0, 1]) or ``"gaussian"``.
+        classes: names of the labels, empty where there are none.
+        factor_names: names of the columns of ``Split.factors``, empty where they are not known.
+        feature_names: names of the features of vector data, empty otherwise.
+        description: one sentence for the report: what it is, where it comes from.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    likelihood: str
+    classes: tuple[str, ...] = ()
+    factor_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    description: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one observation, without the batch dimension."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an observation is an image, ``(channels, height, width)``."""
+        return len(self.input_shape) == 3
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The smallest and the largest value an observation takes: (0, 1), or those of the training data."""
+        if self.likelihood == "bernoulli":
+            return 0.0, 1.0
+        return self.train.x.min().item(), self.train.x.max().item()

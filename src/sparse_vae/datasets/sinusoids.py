@@ -1,0 +1,81 @@
+"""Sums of a few sinusoids: the sparse code is known, and so is the dictionary.
+
+A signal of ``T`` samples, t = 2π·(0, 1, …, T−1)/T, holds a few frequencies f with amplitudes a and phases φ:
+
+    x = ¼ Σ a sin(f t + φ) = ¼ Σ (a cos φ · sin(f t) + a sin φ · cos(f t)),   a ~ U(0.3, 1.3), φ ~ U(0, 2π)
+
+so it is a combination of the dictionary's rows sin(f t) and cos(f t), two per frequency, with signed coefficients.
+
+Source: the toy set of antoinelfg/hybrid-sparse-vae (``generate_toy_sinusoid_tensors``: 2,000 signals of 128 samples,
+three frequencies from 1..19, the same amplitudes, phases and factor ¼). Differences: the frequencies of a signal are
+distinct, so that the support always has the same size; t leaves out its end 2π, which repeats its start, so that the
+rows of the dictionary are orthogonal; noise is optional; there is a test part.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparse_vae.checks import check_integer, check_number
+from sparse_vae.datasets.base import Dataset, Split
+
+SCALE = 0.25
+AMPLITUDES = 0.3, 1.3
+
+
+def load_sinusoids(n_train: int = 2_000, n_test: int = 1_000, length: int = 128, n_frequencies: int = 19,
+                   n_components: int = 3, noise: float = 0.0, seed: int = 0) -> Dataset:
+    """Generated signals of 128 samples, each a sum of three sinusoids, with their dictionary and sparse code known.
+
+    ``factors``, ``(n, 2 · n_frequencies)``, are the signed coefficients, 0 for what a signal does not hold; without
+    noise ``x`` is ``factors @ sinusoid_atoms(length, n_frequencies)``.
+
+    Args:
+        n_train, n_test: number of signals; the two parts are drawn independently of each other's number.
+        length: samples of a signal, more than twice ``n_frequencies``, so that no two frequencies look alike.
+        n_frequencies: the dictionary's frequencies are 1..n_frequencies, in periods per signal.
+        n_components: frequencies in one signal.
+        noise: standard deviation of the Gaussian noise that is added to every sample.
+        seed: of the drawing.
+    """
+    check_integer("n_train", n_train, minimum=1)
+    check_integer("n_test", n_test, minimum=1)
+    check_integer("n_components", n_components, minimum=1, maximum=check_integer(
+        "n_frequencies", n_frequencies, minimum=1))
+    check_number("noise", noise, minimum=0)
+    check_integer("seed", seed, minimum=0)
+    atoms = sinusoid_atoms(length, n_frequencies)
+    # train and test have streams of their own, which no two seeds share
+    train, test = (_draw(n, atoms, n_components, noise, torch.Generator().manual_seed(2 * seed + part))
+                   for part, n in enumerate((n_train, n_test)))
+    names = tuple(f"{wave} {f}" for wave in ("sin", "cos") for f in range(1, n_frequencies + 1))
+    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names)
+
+
+def sinusoid_atoms(length: int = 128, n_frequencies: int = 19) -> Tensor:
+    """The dictionary, ``(2 · n_frequencies, length)``: the sines of frequency 1, 2, …, then the cosines.
+
+    Rows have amplitude 1, are orthogonal and have norm √(length / 2).
+    """
+    check_integer("n_frequencies", n_frequencies, minimum=1)
+    check_integer("length", length, minimum=2 * n_frequencies + 1)
+    t = 2 * math.pi * torch.arange(length, dtype=torch.float64) / length
+    angles = torch.outer(torch.arange(1, n_frequencies + 1, dtype=torch.float64), t)
+    return torch.cat([angles.sin(), angles.cos()]).to(torch.float32)
+
+
+def _draw(n: int, atoms: Tensor, n_components: int, noise: float, generator: torch.Generator) -> Split:
+    n_frequencies = len(atoms) // 2
+    chosen = torch.rand(n, n_frequencies, generator=generator).argsort(dim=1)[:, :n_components]
+    present = torch.zeros(n, n_frequencies).scatter_(1, chosen, 1.0)
+    low, high = AMPLITUDES
+    amplitudes = SCALE * present * (low + (high - low) * torch.rand(n, n_frequencies, generator=generator))
+    phases = 2 * math.pi * torch.rand(n, n_frequencies, generator=generator)
+    factors = torch.cat([amplitudes * phases.cos(), amplitudes * phases.sin()], dim=1)
+    x = factors @ atoms
+    if noise:
+        x += noise * torch.randn(x.shape, generator=generator)
+    return Split(x, factors=factors)

@@ -1,0 +1,27 @@
+"""Which latent dimensions a model uses, and what they explain."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def activity_rates(active: Tensor) -> Tensor:
+    """How often each dimension is active: its share of the observations, ``(latent_dim,)``, in [0, 1].
+
+    The lifetime sparsity of a unit is one minus this.
+
+    Args:
+        active: bool, ``(n, latent_dim)``, from ``model.active``.
+    """
+    return active.float().mean(0)
+
+
+def explained_variance(x: Tensor, reconstruction: Tensor) -> float:
+    """1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² over a data set: 1 is exact, 0 no better than the mean of the data.
+
+    Args:
+        x, reconstruction: ``(n, *features)``.
+    """
+    residual = (x - reconstruction).square().sum()
+    total = (x - x.mean(0)).square().sum()
+    return (1 - residual / total).item()

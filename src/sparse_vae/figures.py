@@ -1,0 +1,225 @@
+"""The report's figures: arrays in, a matplotlib figure out; no model, no file.
+
+A picture is ``(channels, height, width)`` in [0, 1]; :func:`as_pictures` makes one of any observation. Titles and
+labels come from the caller, who knows what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito (2008): told apart by readers of every colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+CLASS_COLOURS = "tab10"
+WIDTH = 8.0
+"""Width of a full figure, in inches."""
+
+
+def as_pictures(x: np.ndarray, *, limits: tuple[float, float] | None = None,
+                shape: tuple[int, int] = (40, 56)) -> np.ndarray:
+    """Observations as pictures to put into a grid: images as they are, anything else as curves in a small bitmap.
+
+    Args:
+        x: ``(n, channels, height, width)`` or ``(n, *shape)``: curves over the last axis.
+        limits: values at the bottom and the top of a curve's bitmap; by default the smallest and the largest of ``x``.
+        shape: height and width of such a bitmap.
+
+    Returns:
+        ``(n, channels, height, width)`` in [0, 1].
+    """
+    if x.ndim == 4:
+        return np.clip(x, 0, 1)
+    low, high = limits or (x.min(), x.max())
+    height, width = shape
+    lines = x.reshape(len(x), -1, x.shape[-1])
+    columns = np.linspace(0, x.shape[-1] - 1, width)
+    at = np.floor(columns).astype(int).clip(0, max(x.shape[-1] - 2, 0))
+    after = np.minimum(at + 1, x.shape[-1] - 1)
+    heights = lines[..., at] + (columns - at) * (lines[..., after] - lines[..., at])
+    rows = np.clip((high - heights) / max(high - low, 1e-12), 0, 1) * (height - 1)
+    # A column is inked from its own height half-way to its neighbours', so that a steep curve stays connected.
+    halfway = (rows[..., 1:] + rows[..., :-1]) / 2
+    left = np.concatenate([rows[..., :1], halfway], -1)
+    right = np.concatenate([halfway, rows[..., -1:]], -1)
+    top, bottom = np.minimum(left, right).clip(max=rows), np.maximum(left, right).clip(min=rows)
+    pixels = np.arange(height)[:, None]
+    ink = np.clip(np.minimum(pixels - top[..., None, :] + 1, bottom[..., None, :] - pixels + 1), 0, 1)
+    return 1 - ink.max(1)[:, None]
+
+
+def montage(images: np.ndarray) -> np.ndarray:
+    """One picture ``(rows·height, columns·width[, channels])`` of ``(rows, columns, channels, height, width)``."""
+    rows, columns, channels, height, width = images.shape
+    picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    return picture[..., 0] if channels == 1 else picture
+
+
+def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str] = ()) -> Figure:
+    """Pictures side by side, a labelled row for each array.
+
+    Args:
+        rows: label → pictures ``(columns, channels, height, width)``, as many in each row.
+        column_labels: above the columns, or none.
+    """
+    first = next(iter(rows.values()))
+    n_columns, aspect = len(first), first.shape[2] / first.shape[3]
+    margin = 0.075 * max(map(len, rows)) + 0.15
+    cell = (WIDTH - margin) / n_columns
+    figure = Figure(figsize=(WIDTH, cell * aspect * len(rows) + (0.25 if column_labels else 0.05)))
+    grid = figure.subplots(len(rows), n_columns, squeeze=False, gridspec_kw={
+        "left": margin / WIDTH, "right": 1, "bottom": 0, "wspace": 0.06, "hspace": 0.06,
+        "top": 1 - (0.25 if column_labels else 0.03) / figure.get_figheight()})
+    for (label, pictures), line in zip(rows.items(), grid, strict=True):
+        for axes, picture in zip(line, pictures, strict=True):
+            _draw(axes, picture)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    for axes, label in zip(grid[0], column_labels, strict=False):
+        axes.set_title(label, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, picture: np.ndarray) -> None:
+    axes.imshow(montage(picture[None, None]), cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _panels(n: int, extra_height: float) -> tuple[Figure, np.ndarray]:
+    """A figure with ``n`` square panels in a row."""
+    side = min(WIDTH / n, 5.5)
+    figure = Figure(figsize=(side * n, side + extra_height), layout="constrained")
+    return figure, figure.subplots(1, n, squeeze=False)[0]
+
+
+def _label_axes(axes: Axes, title: str, labels: Sequence[str]) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(labels[0], fontsize=9)
+    axes.set_ylabel(labels[1], fontsize=9)
+    axes.tick_params(labelsize=7)
+
+
+def traversals(panels: Mapping[str, np.ndarray], dimensions: Mapping[str, Sequence[int]]) -> Figure:
+    """What each latent dimension changes: a row of decoded pictures for each dimension, a panel for each model.
+
+    Args:
+        panels: title → pictures ``(dimensions, steps, channels, height, width)``, the latent rising from left to right.
+        dimensions: title → the dimension that each row moves.
+    """
+    figure, all_axes = _panels(len(panels), 0.5)
+    for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
+        axes.imshow(montage(pictures), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        _label_axes(axes, title, ("low ← value of the latent → high", "latent dimension"))
+        height = pictures.shape[-2]
+        axes.set_xticks([])
+        axes.set_yticks(np.arange(len(pictures)) * height + height / 2, dimensions[title])
+    return figure
+
+
+def latent_grids(grids: Mapping[str, np.ndarray], extents: Mapping[str, Sequence[float]],
+                 axis_labels: Mapping[str, Sequence[str]]) -> Figure:
+    """Decoded 2-D grids of latents, one panel for each model.
+
+    Args:
+        grids: title → pictures ``(rows, columns, channels, height, width)``, the first row at the top.
+        extents: title → (left, right, bottom, top), the latents at the outer edges.
+        axis_labels: title → names of the horizontal and the vertical latent.
+    """
+    figure, panels = _panels(len(grids), 0.35)
+    for axes, (title, pictures) in zip(panels, grids.items(), strict=True):
+        axes.imshow(montage(pictures), cmap="gray", vmin=0, vmax=1, extent=extents[title], aspect="auto")
+        _label_axes(axes, title, axis_labels[title])
+    return figure
+
+
+def code_scatters(codes: Mapping[str, np.ndarray], labels: np.ndarray | None, classes: Sequence[str],
+                  axis_labels: Mapping[str, Sequence[str]]) -> Figure:
+    """Codes of observations in the plane, coloured by class, one panel for each model.
+
+    Args:
+        codes: title → ``(n, 2)``.
+        labels: ``(n,)`` indices of ``classes``, or None: one colour.
+        classes: class names.
+        axis_labels: title → names of the two latents.
+    """
+    figure, panels = _panels(len(codes), 0.75)
+    colours = {"color": COLOURS[0]} if labels is None else {"c": labels, "cmap": CLASS_COLOURS, "vmin": 0, "vmax": 9}
+    for axes, (title, points) in zip(panels, codes.items(), strict=True):
+        axes.scatter(*points.T, s=3, alpha=0.7, linewidths=0, **colours)
+        _label_axes(axes, title, axis_labels[title])
+    if labels is not None:
+        palette = colormaps[CLASS_COLOURS]
+        handles = [panels[0].scatter([], [], s=20, color=palette(index)) for index in range(len(classes))]
+        figure.legend(handles, classes, loc="outside lower center", ncols=min(len(classes), 5), fontsize=8,
+                      frameon=False)
+    return figure
+
+
+def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarray], row_labels: Sequence[str], *,
+                   value_label: str, rate_labels: Mapping[str, str]) -> Figure:
+    """Mean code of each class above how often each dimension is active, one column for each model.
+
+    Args:
+        means: title → ``(classes, latent_dim)``; each panel has its own scale, symmetric about 0.
+        rates: title → ``(latent_dim,)`` in [0, 1].
+        row_labels: class names.
+        value_label: what the colours show.
+        rate_labels: title → what the bars show.
+    """
+    height = 0.24 * len(row_labels) + 2.6
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    grid = figure.subplots(2, len(means), squeeze=False, sharey="row",
+                           height_ratios=[0.24 * len(row_labels) + 0.6, 1.2])
+    for (top, bottom), (title, values) in zip(grid.T, means.items(), strict=True):
+        limit = np.abs(values).max() or 1.0
+        image = top.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        top.set_title(title, fontsize=10)
+        top.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
+        top.tick_params(axis="x", labelbottom=False, length=0)
+        colourbar = figure.colorbar(image, ax=top, location="top", shrink=0.9, pad=0.02)
+        colourbar.ax.tick_params(labelsize=6)
+        colourbar.set_label(value_label, fontsize=7)
+        bottom.bar(range(len(rates[title])), rates[title], color=COLOURS[0], width=0.85)
+        bottom.set_xlim(-0.5, len(rates[title]) - 0.5)
+        bottom.set_ylim(0, 1)
+        bottom.set_xlabel("latent dimensions, by use", fontsize=8)
+        bottom.set_title(fill(f"active: {rate_labels[title]}", 32), fontsize=7)
+        bottom.tick_params(labelsize=7)
+    grid[1, 0].set_ylabel("share of\nobservations", fontsize=8)
+    return figure
+
+
+def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, x_labels: Sequence[str],
+           y_labels: Sequence[str], columns: int = 3) -> Figure:
+    """Lines in several panels, a line of the same name in the same colour everywhere.
+
+    Args:
+        panels: panel title → line name → (x, y).
+        x_labels, y_labels: of each panel.
+        columns: panels in a row.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, 2.3 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    styles = {name: {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3],
+                     "marker": "os^Dvx+*"[i % 8]} for i, name in enumerate(names)}
+    drawn = {}
+    for axes, (title, lines), x_label, y_label in zip(grid, panels.items(), x_labels, y_labels, strict=False):
+        for name, (x, y) in lines.items():
+            drawn[name], = axes.plot(x, y, markersize=3, linewidth=1.3, **styles[name])
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(x_label, fontsize=8)
+        axes.set_ylabel(y_label, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.25)
+    for axes in list(figure.axes)[len(panels):]:
+        axes.set_visible(False)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,126 @@
+"""The interface of every model, and what they all share.
+
+A model is an encoder q(z|x) or a code h(x), a decoder p(x|z) with a likelihood, and an objective. A family is one
+short file that says how the encoder's outputs are read, what the code is, and what the loss adds to the
+reconstruction; notebooks, figures and suites use the methods below and never a model's name.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparse_vae.checks import check_choice, check_integer
+from sparse_vae.distributions import bernoulli_nll, gaussian_nll
+from sparse_vae.nets import BACKBONES, make_backbone
+
+LIKELIHOODS = ("bernoulli", "gaussian")
+SMALLEST_LOG_SCALE = -6.0
+
+
+class LatentVariableModel(nn.Module):
+    """Base of all models: backbone, likelihood, and the methods that do not differ.
+
+    Args:
+        input_shape: shape of one observation, ``(channels, height, width)`` for images.
+        latent_dim: J, the number of latent dimensions, at least 1.
+        likelihood: ``"bernoulli"`` (decoder outputs are logits, x in [0, 1]) or ``"gaussian"`` (outputs are means;
+            one standard deviation for all features is learned with the network, as in σ-VAE, Rybkin et al. 2021).
+        backbone: ``"auto"``, ``"conv"`` or ``"mlp"``, see :func:`sparse_vae.nets.make_backbone`.
+        hidden_dim: hidden units of the MLP backbone.
+
+    Raises:
+        SettingError: a setting out of range.
+    """
+
+    encoder_outputs_per_latent = 1
+    """How many numbers the encoder gives for each latent dimension."""
+
+    generative = False
+    """Whether the model has a prior: then :meth:`sample` and :meth:`negative_elbo` exist."""
+
+    active_means = "the code is not exactly zero"
+    """What :meth:`active` calls active, for titles and captions."""
+
+    def __init__(self, input_shape: tuple[int, ...], *, latent_dim: int = 16, likelihood: str = "bernoulli",
+                 backbone: str = "auto", hidden_dim: int = 400):
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+        self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
+        self.likelihood = check_choice("likelihood", likelihood, LIKELIHOODS)
+        check_choice("backbone", backbone, BACKBONES)
+        check_integer("hidden_dim", hidden_dim, minimum=1)
+        self.encoder, self.decoder = make_backbone(
+            backbone, self.input_shape, self.encoder_outputs_per_latent * latent_dim, latent_dim, hidden_dim)
+        if likelihood == "gaussian":
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def encode(self, x: Tensor) -> NamedTuple:
+        """The posterior of ``x``, ``(batch, *input_shape)``: a NamedTuple of ``(batch, latent_dim)`` tensors."""
+        raise NotImplementedError
+
+    def code(self, x: Tensor) -> Tensor:
+        """The deterministic code ``(batch, latent_dim)`` that figures and measures use; exact zeros mean "inactive"."""
+        raise NotImplementedError
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> NamedTuple:
+        """The training objective on a batch.
+
+        Args:
+            x: observations, ``(batch, *input_shape)``.
+            step: the optimiser step, for models with a schedule; None is the end of training.
+            generator: source of randomness, on the device of ``x``.
+
+        Returns:
+            A NamedTuple of scalars in nats, summed over features and averaged over the batch: ``total``, then the
+            terms that add up to it.
+        """
+        raise NotImplementedError
+
+    def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One-sample estimate of −ELBO for each observation, nats, ``(batch,)``; models with a prior only."""
+        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Means of ``n`` observations drawn from the prior, ``(n, *input_shape)``; models with a prior only."""
+        raise NotImplementedError(f"{type(self).__name__} has no prior to sample from")
+
+    def active(self, x: Tensor) -> Tensor:
+        """Which dimensions are active for which observation, bool ``(batch, latent_dim)``; see ``active_means``."""
+        return self.code(x) != 0
+
+    def encoder_outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's numbers, one ``(batch, latent_dim)`` float32 tensor for each number per latent."""
+        return self.encoder(x).float().chunk(self.encoder_outputs_per_latent, dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decoder outputs for latents ``(batch, latent_dim)``: logits or means, ``(batch, *input_shape)``, float32."""
+        return self.decoder(z).float()
+
+    def decode_mean(self, z: Tensor) -> Tensor:
+        """E[x|z], in the units of the observations, ``(batch, *input_shape)``."""
+        outputs = self.decode(z)
+        return outputs.sigmoid() if self.likelihood == "bernoulli" else outputs
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The reconstruction from the deterministic code, ``(batch, *input_shape)``."""
+        return self.decode_mean(self.code(x))
+
+    def reconstruction_nll(self, x: Tensor, z: Tensor) -> Tensor:
+        """−ln p(x|z) in nats, summed over features, ``(batch,)``."""
+        outputs = self.decode(z)
+        if self.likelihood == "bernoulli":
+            return bernoulli_nll(outputs, x)
+        return gaussian_nll(outputs, x, self.log_scale.clamp(min=SMALLEST_LOG_SCALE))
+
+    @property
+    def title(self) -> str:
+        """What figures and tables call the model."""
+        return type(self).__name__
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device

@@ -1,0 +1,71 @@
+"""What a notebook shows and the report embeds: outputs that carry their label, caption and alternative text.
+
+In a notebook, :func:`show`, :func:`show_table` and :func:`say` display a figure, a table or a sentence and attach
+what the report needs to know of it. After the notebook was executed, :func:`annotate` writes that into the cells as
+the ``#|`` comments that Quarto reads, so that captions and alternative texts can state what was measured.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+from nbformat import NotebookNode
+
+KEY = "sparse_vae"
+DPI = 160
+
+
+def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
+    """Display a figure.
+
+    Args:
+        figure: from :mod:`sparse_vae.figures`.
+        label: ``fig-…``, its name for cross-references.
+        caption: what it shows.
+        alt: for who cannot see it: what there is to be seen, and the finding.
+    """
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    display({"image/png": picture, "text/plain": alt}, raw=True,
+            metadata={KEY: {"label": label, "fig-cap": caption, "fig-alt": alt}})
+
+
+def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
+    """Display a table of ready-made strings and numbers, its index first; ``label`` is ``tbl-…``."""
+    frame = table.reset_index()
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [frame.columns, *frame.itertuples(index=False)]]
+    is_number = [all(str(value)[:1] in "0123456789-−–—+." for value in frame[column]) for column in frame]
+    lines.insert(1, "|" + "|".join("--:" if number else ":--" for number in is_number) + "|")
+    display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
+            metadata={KEY: {"label": label, "tbl-cap": caption}})
+
+
+def say(text: str, *, label: str) -> None:
+    """Display a paragraph (Markdown) that states what was measured, its numbers put in by the notebook."""
+    display({"text/markdown": text, "text/plain": text}, raw=True, metadata={KEY: {"label": label}})
+
+
+def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:
+    """Give every cell with a labelled output its ``#|`` comments; ``suffix`` makes labels unique across notebooks.
+
+    Also takes out what depends on the machine: progress bars, execution times, papermill's record of paths.
+    """
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode({"tags": cell.metadata.get("tags", [])})
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            notes = output.get("metadata", {}).pop(KEY, None)
+            if notes:
+                notes["label"] = f"{notes['label']}-{suffix}"
+                comments = [f"#| {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in notes.items()]
+                cell.source = "\n".join([*comments, cell.source])
+    notebook.metadata.pop("papermill", None)
+    return notebook

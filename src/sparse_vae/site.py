@@ -1,0 +1,223 @@
+"""The report's website: staged from ``report/`` and one suite's results, rendered, published.
+
+The chapters know no suite. Rendering copies them into ``build/site-<suite>/`` beside the suite's executed figure
+notebooks, and beside ``_variables.yml``, the values that the text states. Quarto renders that
+folder where it is installed; otherwise :mod:`sparse_vae.preview` makes plain pages of the same sources.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import yaml
+
+from sparse_vae import preview
+from sparse_vae.checks import ExplainedError, SettingError
+from sparse_vae.datasets import describe_datasets
+from sparse_vae.files import replace
+from sparse_vae.runs import Run
+from sparse_vae.suite import Suite
+
+MINIMUM_QUARTO = (1, 7)
+BRANCH = "gh-pages"
+
+
+class SiteError(ExplainedError, RuntimeError):
+    """The site could not be rendered or published."""
+
+
+def find_quarto() -> str | None:
+    """Path of a Quarto that is recent enough: ``$QUARTO``, or the one on PATH; None where there is none."""
+    quarto = os.environ.get("QUARTO") or shutil.which("quarto")
+    if not quarto:
+        return None
+    answer = subprocess.run([quarto, "--version"], capture_output=True, text=True, check=False)
+    version = tuple(map(int, re.findall(r"\d+", answer.stdout)[:2]))
+    return quarto if version >= MINIMUM_QUARTO else None
+
+
+def suite_variables(suite: Suite) -> dict:
+    """What the chapters say of a suite, read from its results.
+
+    Raises:
+        SettingError: a run has no results yet.
+    """
+    missing = [run.name for run in suite.runs if not (suite.folder / run.name / "metrics.json").exists()]
+    if missing:
+        raise SettingError(f"suite {suite.name!r} has no results for {len(missing)} of {len(suite.runs)} runs, the "
+                           f"first is {missing[0]}; make train graphics SUITE={suite.name}")
+    runs = [Run(suite.folder / run.name) for run in suite.runs]
+    environments = [run.metrics["environment"] for run in runs]
+
+    def listed(values) -> str:
+        return ", ".join(map(str, sorted(set(values))))
+
+    def of_dataset(name: str) -> dict:
+        own = [run for run in runs if run.config.dataset == name]
+        wide = [run for run in own if run.config.model_settings["latent_dim"] > 2] or own
+        return {"name": name, "description": describe_datasets()[name],
+                "epochs": listed(run.config.training.epochs for run in own),
+                "latents": listed(run.config.model_settings["latent_dim"] for run in wide),
+                "seeds": len({run.config.training.seed for run in own}),
+                "likelihood": listed(run.metrics["likelihood"] for run in own)}
+
+    return {
+        "suite": {
+            "name": suite.name, "title": suite.title, "runs": len(runs),
+            "datasets": listed(run.config.dataset for run in runs),
+            "minutes": f"{sum(run.metrics['training_seconds'] for run in runs) / 60:.0f}",
+            "device": listed(environment["device"] for environment in environments),
+            "precision": listed(environment["precision"] for environment in environments),
+            "torch": listed(environment["torch"] for environment in environments),
+            "machine": listed(environment["machine"] for environment in environments)},
+        "first": of_dataset(suite.first), "second": of_dataset(suite.second)}
+
+
+def stage(suite: Suite) -> Path:
+    """Put the report's sources and the suite's results into one folder, ready to render; returns it.
+
+    Raises:
+        SettingError: results that the report shows are missing.
+    """
+    variables = suite_variables(suite)
+    figures = [suite.folder / "figures" / figure.file_name for figure in suite.figures]
+    missing = [path.name for path in figures if not path.exists()]
+    if missing:
+        raise SettingError(f"suite {suite.name!r} lacks {len(missing)} of {len(figures)} figure notebooks, the first "
+                           f"is {missing[0]}; make graphics SUITE={suite.name}")
+    staged = suite.root / "build" / f"site-{suite.name}"
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(suite.root / "report", staged)
+    shutil.copy(suite.root / "_quarto.yml", staged)
+    (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
+    _add_extra_chapters(staged, figures)
+    for path in figures:
+        shutil.copy(path, staged)
+    _runs_table(suite).to_csv(staged / "runs.csv", index=False, float_format="%.6g")
+    return staged
+
+
+def _runs_table(suite: Suite) -> pd.DataFrame:
+    """Settings and measures of every run of a suite, one row each."""
+    runs = [Run(suite.folder / run.name) for run in suite.runs]
+    return pd.concat([pd.json_normalize({"run": run.name, **asdict(result.config), **result.metrics})
+                      for run, result in zip(suite.runs, runs, strict=True)])
+
+
+def results_table(suite: Suite) -> str:
+    """The measures of a suite's runs as a Markdown table, mean over the seeds of each model."""
+    table = _runs_table(suite)
+    table["minutes"] = table.training_seconds / 60
+    keys = ["dataset", "model", "model_settings.latent_dim", "likelihood"]
+    columns = {"negative_elbo": ("−ELBO (nats)", 2), "mean_squared_error": ("MSE", 4),
+               "explained_variance": ("explained variance", 3), "used_dimensions": ("dimensions in use", 1),
+               "minutes": ("minutes per run", 1)}
+    groups = table.groupby(keys, sort=False)
+    means, seeds = groups[list(columns)].mean(), groups.size()
+    lines = ["| data | model | J | likelihood | seeds | " + " | ".join(title for title, _ in columns.values()) + " |",
+             "|:--|:--|--:|:--|--:|" + "--:|" * len(columns)]
+    for key, row in means.iterrows():
+        cells = ["—" if pd.isna(row[name]) else f"{row[name]:.{digits}f}" for name, (_, digits) in columns.items()]
+        lines.append("| " + " | ".join(map(str, [*key, seeds[key], *cells])) + " |")
+    return "\n".join(lines)
+
+
+def _add_extra_chapters(staged: Path, figures: list[Path]) -> None:
+    """Write ``_more.qmd``: embeds of every labelled cell of the notebooks that no chapter shows."""
+    text = "\n".join(path.read_text() for path in staged.glob("*.qmd"))
+    lines = []
+    for path in figures:
+        if path.name in text:
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        title = path.stem.replace("-", ": ", 1).replace("_", " ")
+        lines.append(f"### {title[0].upper()}{title[1:]}\n")
+        lines += [f"{{{{< embed {path.name}#{label} echo=true >}}}}\n"
+                  for cell in notebook.cells for label in preview.cell_labels(cell)]
+    (staged / "_more.qmd").write_text("\n".join(lines) or "This suite has no further figures.\n")
+
+
+def render(suite: Suite, *, plain: bool = False) -> Path:
+    """Build the site of a suite into ``_site/``, which is replaced whole; returns its first page.
+
+    Args:
+        suite: with its runs trained and its figures drawn.
+        plain: make the plain preview even where Quarto is installed.
+
+    Raises:
+        SettingError: results are missing.
+        SiteError: Quarto fails; the former site stays.
+    """
+    staged = stage(suite)
+    quarto = None if plain else find_quarto()
+    if quarto:
+        _run_quarto(quarto, staged)
+    else:
+        if not plain:
+            print("Quarto 1.7 or later is not installed: building the plain preview of the same sources.")
+        preview.render(staged)
+    site = suite.root / "_site"
+    replace(staged / "_site", site)
+    return site / "index.html"
+
+
+def _run_quarto(quarto: str, staged: Path) -> None:
+    print("rendering with Quarto …", flush=True)
+    answer = subprocess.run([quarto, "render", "--no-execute"], cwd=staged, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
+    # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
+    warnings = [line for line in answer.stdout.splitlines() if line.startswith(("WARN", "[WARNING]"))]
+    if answer.returncode or warnings:
+        raise SiteError(f"quarto render failed in {staged}:\n" + ("\n".join(warnings) or answer.stdout[-3000:]))
+
+
+def publish(suite: Suite, *, remote: str = "origin") -> None:
+    """Render a suite's site and push it to the branch ``gh-pages`` of ``remote``, made when it is not there.
+
+    The site is one commit on top of what is published; the working tree and the current branch stay as they are.
+
+    Raises:
+        SiteError: no such remote, or the push is refused.
+    """
+    render(suite)
+    url = _git(suite.root, "remote", "get-url", remote).strip()
+    if "://" not in url and not url.startswith("/") and "@" not in url:
+        url = str((suite.root / url).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "site"
+        if _git(suite.root, "ls-remote", "--heads", url, BRANCH).strip():
+            _git(suite.root, "clone", "--quiet", "--depth", "1", "--branch", BRANCH, url, str(clone))
+            for path in clone.iterdir():
+                if path.name != ".git":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            _git(suite.root, "init", "--quiet", "--initial-branch", BRANCH, str(clone))
+            _git(clone, "remote", "add", "origin", url)
+        shutil.copytree(suite.root / "_site", clone, dirs_exist_ok=True)
+        # Without this file the host would drop folders whose names begin with an underscore.
+        (clone / ".nojekyll").touch()
+        _git(clone, "add", "--all")
+        if not _git(clone, "status", "--porcelain").strip():
+            print(f"{BRANCH} of {remote} is up to date")
+            return
+        commit = _git(suite.root, "rev-parse", "--short", "HEAD").strip()
+        author = [option for key in ("user.name", "user.email")
+                  for option in ("-c", f"{key}={_git(suite.root, 'config', key).strip()}")]
+        _git(clone, *author, "commit", "--quiet", "-m", f"Publish suite {suite.name} from {commit}")
+        _git(clone, "push", "--quiet", "origin", BRANCH)
+    print(f"published suite {suite.name} to {BRANCH} of {remote}")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise SiteError(f"git {arguments[0]} failed: {answer.stderr.strip() or answer.stdout.strip()}")
+    return answer.stdout

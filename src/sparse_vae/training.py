@@ -1,0 +1,232 @@
+"""The one training loop: (model, data, settings) → history.
+
+The data stays on the device, batches are rows gathered by index, and nothing is read back from the device between
+two refreshes of the progress bar. Each epoch draws its own random stream from (seed, epoch), so that a run resumed at
+an epoch's end goes on exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sparse_vae.checks import ExplainedError, SettingError, check_choice, check_integer, check_number
+from sparse_vae.datasets.base import Dataset
+from sparse_vae.models.base import LatentVariableModel
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "float32", "bfloat16")
+REFRESH_SECONDS = 0.5
+EVALUATION_BATCH = 1000
+
+
+class DivergenceError(ExplainedError, RuntimeError):
+    """A term of the loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; checked when made.
+
+    Attributes:
+        epochs: passes over the training data, at least 1.
+        batch_size: observations for each step, at least 1; the last batch of an epoch may be smaller.
+        learning_rate: Adam's step size, above 0 and at most 1.
+        decay: last fraction of the steps, in [0, 1], over which the learning rate falls linearly to 0.
+        seed: of the initial weights, the order of the batches and the noise; at least 0.
+        device: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"``: the first of these that there is.
+        precision: ``"bfloat16"`` autocasts the networks' products, ``"float32"`` does not; ``"auto"`` is bfloat16
+            where the hardware multiplies it natively. Losses and evaluations are float32 in any case.
+        channels_last: store convolution weights in the layout that is fast for them.
+    """
+
+    epochs: int = 25
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    decay: float = 0.4
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    channels_last: bool = True
+
+    def __post_init__(self):
+        check_integer("epochs", self.epochs, minimum=1)
+        check_integer("batch_size", self.batch_size, minimum=1)
+        check_number("learning_rate", self.learning_rate, above=0, maximum=1)
+        check_number("decay", self.decay, minimum=0, maximum=1)
+        check_integer("seed", self.seed, minimum=0, maximum=2**32 - 1)
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
+        if not isinstance(self.channels_last, bool):
+            raise SettingError(f"channels_last must be true or false; got {self.channels_last!r}")
+
+
+@dataclass
+class TrainingState:
+    """Everything that a run has so far; enough to go on from.
+
+    Attributes:
+        model, optimizer: with their current values.
+        epoch: finished epochs.
+        history: one row for each finished epoch: ``epoch``, ``step``, ``seconds``, ``train_<term>``, ``test_<term>``.
+    """
+
+    model: LatentVariableModel
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device to use; one that is asked for and not there is a :class:`SettingError`."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, is_there in available.items() if is_there)
+    if not available[device]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise SettingError(f"device {device!r} is not available here; there is {there}")
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of the networks' products: see ``TrainingSettings.precision``."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        is_native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if is_native else torch.float32
+
+
+def describe_environment(settings: TrainingSettings) -> dict[str, str | int]:
+    """What a training with these settings runs on here: what may change the last digits of its numbers."""
+    device = resolve_device(settings.device)
+    return {"device": device.type, "precision": str(resolve_precision(settings.precision, device)).split(".")[1],
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+
+
+def epoch_generator(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random stream of one epoch, a function of (seed, epoch) alone."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+
+
+def mean_loss(model: LatentVariableModel, x: Tensor, *, seed: int = 0) -> dict[str, float]:
+    """The loss's named terms over a whole split, in float32, nats summed over features, mean over observations."""
+    generator = epoch_generator(seed, 0, x.device)
+    totals: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for batch in x.split(EVALUATION_BATCH):
+            for name, term in model.loss(batch, generator=generator)._asdict().items():
+                totals[name] = totals.get(name, 0) + term * len(batch)
+    return {name: (total / len(x)).item() for name, total in totals.items()}
+
+
+def _check_finite(terms: dict[str, float], epoch: int, settings: TrainingSettings) -> None:
+    diverged = [f"{name!r} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+    if diverged:
+        used = ", ".join(f"{key}={value}" for key, value in asdict(settings).items())
+        raise DivergenceError(f"training diverged in epoch {epoch + 1}: of the loss's terms, {', '.join(diverged)}. "
+                              f"A smaller learning_rate often helps. Settings: {used}")
+
+
+def make_optimizer(model: LatentVariableModel, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam, in its fused form: one call for all parameters."""
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+
+
+def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dtype: torch.dtype,
+                 progress: tqdm) -> dict[str, float]:
+    """One pass over ``x``; returns the mean of each term over the epoch, as the parameters moved."""
+    model, optimizer, device = state.model, state.optimizer, x.device
+    generator = epoch_generator(settings.seed, state.epoch + 1, device)
+    order = torch.randperm(len(x), generator=generator, device=device)
+    steps_per_epoch = math.ceil(len(x) / settings.batch_size)
+    total_steps = settings.epochs * steps_per_epoch
+    decay_steps = settings.decay * total_steps
+    names, totals, seen, refreshed = (), torch.zeros((), device=device), 0, time.monotonic()
+    for index, rows in enumerate(order.split(settings.batch_size)):
+        step = state.epoch * steps_per_epoch + index
+        if decay_steps:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * min(1.0, (total_steps - step) / decay_steps)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = model.loss(x[rows], step=step, generator=generator)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        names, seen = loss._fields, seen + len(rows)
+        totals = totals + torch.stack(loss).detach() * len(rows)
+        if time.monotonic() - refreshed > REFRESH_SECONDS:
+            means = dict(zip(names, (totals / seen).tolist(), strict=True))
+            _check_finite(means, state.epoch, settings)
+            progress.set_postfix({name: f"{value:.2f}" for name, value in means.items()}, refresh=False)
+            progress.update(step - progress.n)
+            refreshed = time.monotonic()
+    means = dict(zip(names, (totals / seen).tolist(), strict=True))
+    _check_finite(means, state.epoch, settings)
+    progress.set_postfix({name: f"{value:.2f}" for name, value in means.items()}, refresh=False)
+    progress.update((state.epoch + 1) * steps_per_epoch - progress.n)
+    return means
+
+
+def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettings | None = None, *,
+          resume: Callable[[TrainingState], TrainingState] | None = None,
+          on_epoch: Callable[[TrainingState], None] | None = None, progress: bool = True) -> list[dict[str, float]]:
+    """Train ``model`` in place.
+
+    Args:
+        model: with initial weights; moved to the device and left there.
+        dataset: its training part is fitted, its test part only measured.
+        settings: see :class:`TrainingSettings`; None for the defaults.
+        resume: given the fresh state, returns the state to go on from (a checkpoint's), or the same one.
+        on_epoch: called with the state at each epoch's end; keeps checkpoints.
+        progress: show a bar with the loss's terms and the time left.
+
+    Returns:
+        The history, one row for each epoch: ``epoch``, ``step`` (optimiser steps so far), ``seconds`` (training alone),
+        then ``train_<term>`` (mean over the epoch, as the parameters move) and ``test_<term>`` (at its end), in nats.
+
+    Raises:
+        DivergenceError: a term is NaN or infinite; names the epoch, the term and the settings.
+    """
+    settings = settings or TrainingSettings()
+    device = resolve_device(settings.device)
+    model.to(device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    dtype = resolve_precision(settings.precision, device)
+    state = TrainingState(model, make_optimizer(model, settings))
+    if resume is not None:
+        state = resume(state)
+    x_train, x_test = dataset.train.x.to(device), dataset.test.x.to(device)
+    steps_per_epoch = math.ceil(len(x_train) / settings.batch_size)
+    with tqdm(total=settings.epochs * steps_per_epoch, initial=state.epoch * steps_per_epoch, unit="step",
+              disable=not progress, dynamic_ncols=True) as bar:
+        while state.epoch < settings.epochs:
+            bar.set_description(f"epoch {state.epoch + 1}/{settings.epochs}", refresh=False)
+            started = time.perf_counter()
+            model.train()
+            train_terms = _train_epoch(state, x_train, settings, dtype, bar)
+            seconds = time.perf_counter() - started
+            model.eval()
+            test_terms = mean_loss(model, x_test, seed=settings.seed)
+            _check_finite(test_terms, state.epoch, settings)
+            state.epoch += 1
+            state.history.append({
+                "epoch": state.epoch, "step": state.epoch * steps_per_epoch, "seconds": seconds,
+                **{f"train_{name}": value for name, value in train_terms.items()},
+                **{f"test_{name}": value for name, value in test_terms.items()}})
+            if on_epoch is not None:
+                on_epoch(state)
+    return state.history

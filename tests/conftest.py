@@ -1,0 +1,32 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparse_vae.datasets import download
+from sparse_vae.datasets.download import MIRROR_VARIABLE
+
+NEIGHBOUR_MIRROR = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory) -> Path:
+    """A data folder with every downloaded data set in it, filled from a mirror; skips where there is none."""
+    mirror = os.environ.get(MIRROR_VARIABLE) or (NEIGHBOUR_MIRROR if NEIGHBOUR_MIRROR.is_dir() else None)
+    if mirror is None:
+        pytest.skip(f"needs real data: set {MIRROR_VARIABLE} to a mirror of it (data/README.md)")
+    root = tmp_path_factory.mktemp("data")
+    download(root=root, mirror=mirror, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """One thread for each test process and what it starts: pytest-xdist runs one process on each core."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)

@@ -1,0 +1,238 @@
+"""Every registered model keeps the interface, on images and vectors; objectives are what their equations say."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from sparse_vae.checks import SettingError
+from sparse_vae.distributions import bernoulli_nll, gaussian_nll
+from sparse_vae.models import MODELS, make_model, model_settings
+from sparse_vae.models.base import LIKELIHOODS, SMALLEST_LOG_SCALE
+from sparse_vae.models.vae import ACTIVE_KL
+from sparse_vae.nets import count_parameters
+
+SHAPES = [(1, 28, 28), (3, 9, 7), (1, 8, 8), (12,), (9, 16)]
+BATCH, LATENTS = 6, 5
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(name: str, shape: tuple[int, ...] = (1, 8, 8), **settings):
+    torch.manual_seed(0)
+    return make_model(name, shape, **{"latent_dim": LATENTS, **settings})
+
+
+def observations(shape: tuple[int, ...], likelihood: str = "bernoulli", n: int = BATCH) -> torch.Tensor:
+    x = torch.rand(n, *shape, generator=seeded(1))
+    return x if likelihood == "bernoulli" else 4 * x - 2
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_keeps_the_interface(name, shape, likelihood):
+    model, x = make(name, shape, likelihood=likelihood), observations(shape, likelihood)
+
+    encoded = model.encode(x)
+    assert all(getattr(encoded, field).shape == (BATCH, LATENTS) for field in encoded._fields)
+    code = model.code(x)
+    assert code.shape == (BATCH, LATENTS)
+    assert torch.equal(code, model.code(x))
+    assert torch.allclose(code[:2], model.code(x[:2]), atol=1e-5)  # an observation's code is its own
+    assert model.active(x).shape == (BATCH, LATENTS)
+    assert model.active(x).dtype == torch.bool
+    assert model.decode(code).shape == x.shape
+    assert torch.equal(model.reconstruct(x), model.decode_mean(code))
+    if likelihood == "bernoulli":
+        assert torch.equal(model.decode_mean(code), model.decode(code).sigmoid())
+    else:
+        assert torch.equal(model.decode_mean(code), model.decode(code))
+
+    loss = model.loss(x, step=0, generator=seeded())
+    assert loss._fields[:2] == ("total", "reconstruction")
+    assert all(term.shape == () and term.isfinite() for term in loss)
+    assert loss.total.item() == pytest.approx(sum(term.item() for term in loss[1:]), rel=1e-5)
+    assert loss == model.loss(x, step=0, generator=seeded())
+
+    if model.generative:
+        bound = model.negative_elbo(x, generator=seeded())
+        assert bound.shape == (BATCH,)
+        assert bound.isfinite().all()
+        drawn = model.sample(3, generator=seeded())
+        assert drawn.shape == (3, *shape)
+        assert torch.equal(drawn, model.sample(3, generator=seeded()))
+        assert not torch.equal(drawn, model.sample(3, generator=seeded(1)))
+        assert not torch.equal(drawn[0], drawn[1])
+    else:
+        with pytest.raises(NotImplementedError, match="no prior"):
+            model.negative_elbo(x)
+        with pytest.raises(NotImplementedError, match="no prior"):
+            model.sample(3)
+
+    loss.total.backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (50,), (9, 128)])
+def test_models_have_about_as_many_parameters(shape):
+    counts = {name: count_parameters(make_model(name, shape, latent_dim=16)) for name in MODELS}
+    assert max(counts.values()) <= 1.25 * min(counts.values()), counts
+
+
+@pytest.mark.parametrize(("height", "width"), itertools.product([1, 2, 5, 8, 13], [1, 3, 4, 16, 17]))
+def test_images_of_any_size_come_back_in_their_size(height, width):
+    model, x = make("vae", (2, height, width)), observations((2, height, width))
+    assert model.reconstruct(x).shape == x.shape
+
+
+@pytest.mark.parametrize(("name", "encoder_outputs"), [("autoencoder", 10), ("vae", 20)])
+def test_the_reference_perceptron_is_784_400_J(name, encoder_outputs):
+    model = make(name, (1, 28, 28), backbone="mlp", latent_dim=10)
+    encoder = 784 * 400 + 400 + 400 * encoder_outputs + encoder_outputs
+    decoder = 10 * 400 + 400 + 400 * 784 + 784
+    assert count_parameters(model) == encoder + decoder
+    linear = [module.weight.shape for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert linear == [(400, 784), (encoder_outputs, 400), (400, 10), (784, 400)]
+
+
+def test_the_default_backbone_of_images_is_three_convolutions_each_way():
+    layers = [type(module).__name__ for module in make("vae", (1, 28, 28)).modules()]
+    assert (layers.count("Conv2d"), layers.count("ConvTranspose2d"), layers.count("Linear")) == (3, 3, 2)
+
+
+def same_weights(*models):
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    return models
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_beta_1_is_the_vae(likelihood):
+    vae, beta_vae = same_weights(make("vae", likelihood=likelihood), make("beta-vae", likelihood=likelihood, beta=1))
+    x = observations((1, 8, 8), likelihood)
+    assert vae.loss(x, generator=seeded()) == beta_vae.loss(x, generator=seeded())
+
+
+def test_beta_0_leaves_the_reconstruction():
+    vae, beta_vae = same_weights(make("vae"), make("beta-vae", beta=0))
+    x = observations((1, 8, 8))
+    loss = beta_vae.loss(x, generator=seeded())
+    assert loss.total == loss.reconstruction == vae.loss(x, generator=seeded()).reconstruction
+    assert loss.kl == 0
+
+
+def test_beta_weights_the_divergence_and_not_the_bound():
+    vae, beta_vae = same_weights(make("vae"), make("beta-vae", beta=4))
+    x = observations((1, 8, 8))
+    assert beta_vae.loss(x, generator=seeded()).kl.item() == pytest.approx(
+        4 * vae.loss(x, generator=seeded()).kl.item(), rel=1e-6)
+    assert torch.equal(beta_vae.negative_elbo(x, generator=seeded()), vae.negative_elbo(x, generator=seeded()))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_vae_loss_from_its_equation(likelihood):
+    model, x = make("vae", (12,), likelihood=likelihood), observations((12,), likelihood)
+    mean, log_variance = model.encode(x)
+    z = mean + (0.5 * log_variance).exp() * torch.randn(BATCH, LATENTS, generator=seeded())
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    kl = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), prior).sum(1).mean()
+    nll = bernoulli_nll if likelihood == "bernoulli" else gaussian_nll
+    loss = model.loss(x, generator=seeded())
+    assert loss.reconstruction.item() == pytest.approx(nll(model.decode(z), x).mean().item(), rel=1e-5)
+    assert loss.kl.item() == pytest.approx(kl.item(), rel=1e-5)
+    assert model.negative_elbo(x, generator=seeded()).mean().item() == pytest.approx(loss.total.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_autoencoder_loss_from_its_equation(likelihood):
+    model, x = make("autoencoder", (12,), likelihood=likelihood), observations((12,), likelihood)
+    nll = bernoulli_nll if likelihood == "bernoulli" else gaussian_nll
+    expected = nll(model.decoder(model.encoder(x)), x).mean()
+    assert model.loss(x).total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_posterior_sample_has_its_mean_and_variance():
+    posterior = make("vae").encode(observations((1, 8, 8), n=1))
+    n = 40_000
+    many = type(posterior)(*(parameter.expand(n, -1) for parameter in posterior)).rsample(seeded())
+    scale = (0.5 * posterior.log_variance[0]).exp()
+    assert ((many.mean(0) - posterior.mean[0]).abs() < 4 * scale / n**0.5).all()  # four standard errors
+    assert torch.allclose(many.std(0), scale, rtol=4 / (2 * n) ** 0.5)
+
+
+def test_samples_come_from_the_prior():
+    model = make("vae")
+    z = torch.randn(7, LATENTS, generator=seeded(3))
+    assert torch.equal(model.sample(7, generator=seeded(3)), model.decode(z).sigmoid())
+
+
+def test_what_is_active():
+    x = observations((1, 8, 8))
+    vae, autoencoder = make("vae"), make("autoencoder")
+    # The output layer alone decides: mean 0 and variance 1 but for dimension 2, whose KL is ½ μ² = 2 ACTIVE_KL.
+    last = vae.encoder[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    last.bias.data[2] = 2 * ACTIVE_KL**0.5
+    assert vae.active(x).tolist() == [[False, False, True, False, False]] * BATCH
+    torch.nn.init.zeros_(autoencoder.encoder[-1].weight)
+    autoencoder.encoder[-1].bias.data = torch.tensor([0.0, 1e-6, -3.0, 0.0, 1.0])
+    assert autoencoder.active(x).tolist() == [[False, True, True, False, True]] * BATCH
+
+
+def test_the_learned_scale_has_a_floor():
+    model, x = make("autoencoder", (12,), likelihood="gaussian"), torch.zeros(1, 12)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    at_floor, below = [], []
+    for log_scale, losses in ((SMALLEST_LOG_SCALE, at_floor), (SMALLEST_LOG_SCALE - 5, below)):
+        torch.nn.init.constant_(model.log_scale, log_scale)
+        losses.append(model.loss(x).total.item())
+    assert at_floor == below
+    assert at_floor[0] == pytest.approx(12 * (SMALLEST_LOG_SCALE + 0.918938533), rel=1e-6)
+
+
+def test_convolutions_refuse_vectors():
+    with pytest.raises(SettingError, match=r"backbone 'conv' needs images .* observations are \(12,\)"):
+        make("vae", (12,), backbone="conv")
+
+
+def test_model_settings_lists_own_settings_and_shared_ones():
+    assert model_settings("vae") == {"latent_dim": 16, "likelihood": "bernoulli", "backbone": "auto",
+                                     "hidden_dim": 400}
+    assert model_settings("beta-vae") == {"beta": 4.0, **model_settings("vae")}
+
+
+def test_unknown_names_name_the_nearest():
+    with pytest.raises(SettingError, match="unknown model 'vea'; did you mean 'vae'"):
+        make_model("vea", (12,))
+    with pytest.raises(SettingError, match="unknown setting of model 'vae' 'latent_dmi'; did you mean 'latent_dim'"):
+        make_model("vae", (12,), latent_dmi=3)
+    with pytest.raises(SettingError, match="unknown setting of model 'vae' 'beta'"):
+        make_model("vae", (12,), beta=1.0)
+
+
+@pytest.mark.parametrize(("setting", "value", "allowed"), [
+    ("latent_dim", 0, "an integer of at least 1"), ("latent_dim", 2.0, "an integer of at least 1"),
+    ("latent_dim", "16", "an integer of at least 1"), ("latent_dim", True, "an integer of at least 1"),
+    ("latent_dim", None, "an integer of at least 1"), ("hidden_dim", -1, "an integer of at least 1"),
+    ("beta", -0.1, "at least 0"), ("beta", float("nan"), "a finite number"), ("beta", float("inf"), "a finite number"),
+    ("beta", "4", "a finite number"), ("beta", None, "a finite number"), ("beta", False, "a finite number"),
+    ("likelihood", "poisson", "one of bernoulli, gaussian"), ("backbone", "resnet", "one of auto, conv, mlp"),
+    ("backbone", 3, "one of auto, conv, mlp"),
+])
+def test_a_setting_that_cannot_be_used_is_named(setting, value, allowed):
+    with pytest.raises(SettingError) as error:
+        make("beta-vae", (12,), **{setting: value})
+    assert str(error.value).startswith(f"{setting} must be ")
+    assert allowed in str(error.value)
+    assert repr(value) in str(error.value)

@@ -1,0 +1,243 @@
+"""The notebooks: stripped, with a cell of commented parameters, and fit for every model and every kind of data."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+
+import nbformat
+import pytest
+from matplotlib.image import imread
+
+from sparse_vae import notebook
+from sparse_vae.evaluation import summarise
+from sparse_vae.models import MODELS
+from sparse_vae.runs import Run, configure, is_finished, load_data, save_run, train_run
+from sparse_vae.suite import execute_notebook
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+FIGURES = ["latent_grid", "activations", "reconstruction", "comparison"]
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def is_parameters(cell) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+# --- the files
+
+
+def test_the_notebooks_are_there():
+    assert {"train", "datasets", *FIGURES} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_stripped(name):
+    content = read(name)
+    nbformat.validate(content)
+    assert content.cells[0].cell_type == "markdown"
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+        assert cell.metadata.keys() <= {"tags"}
+    assert content.metadata.keys() <= {"kernelspec", "language_info"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_commented_literals(name):
+    cell, = filter(is_parameters, read(name).cells)
+    lines = cell.source.splitlines()
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.Assign)
+        assert len(statement.targets) == 1
+        ast.literal_eval(statement.value)
+        line, above = lines[statement.end_lineno - 1], lines[statement.lineno - 2] if statement.lineno > 1 else ""
+        assert "  # " in line or above.startswith("# "), line
+
+
+# --- at its defaults
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_at_its_defaults(name, tmp_path):
+    before = {path.name for path in NOTEBOOKS.iterdir()}
+    execute_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / "executed.ipynb", {}, NOTEBOOKS)
+    assert {path.name for path in NOTEBOOKS.iterdir()} == before
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert [output for output in outputs if output.output_type == "error"] == []
+
+
+# --- on any runs
+
+
+@pytest.fixture
+def run_cells(monkeypatch):
+    """Run a notebook's cells in this process with other parameters; returns what was shown, by label."""
+    def run(name: str, **parameters) -> dict[str, dict]:
+        shown = {}
+
+        def display(data, *, raw, metadata):
+            notes = metadata[notebook.KEY]
+            assert notes["label"] not in shown
+            shown[notes["label"]] = {**notes, **data}
+
+        monkeypatch.setattr(notebook, "display", display)
+        namespace = {"__name__": "__main__"}
+        for cell in read(name).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, name, "exec"), namespace)
+                if is_parameters(cell):
+                    assert parameters.keys() <= namespace.keys()
+                    namespace.update(parameters)
+        check_shown(shown)
+        return shown
+
+    return run
+
+
+def check_shown(shown: dict[str, dict]) -> None:
+    for label, part in shown.items():
+        if label.startswith("fig-"):
+            assert part["fig-cap"].endswith(".")
+            assert part["text/plain"] == part["fig-alt"]
+            assert len(part["fig-alt"]) > 40
+            height, width, _ = imread(BytesIO(base64.b64decode(part["image/png"]))).shape
+            assert min(height, width) > 100
+        else:
+            assert part["text/markdown"]
+        words = f"{part.get('fig-alt')} {part.get('text/markdown')}"
+        assert "nan" not in words.replace("finance", "").split()
+
+
+SMALL = {"sinusoids": {"dataset.n_train": 100, "dataset.n_test": 60}, "returns": {"n_days": 300},
+         "smiley": {"dataset.n_train": 100, "dataset.n_test": 60}}
+DATASETS = ["digits", *SMALL]
+
+
+def write_runs(folder: Path, dataset: str, **settings) -> list[str]:
+    """A tiny run of every model."""
+    folders = []
+    for name in MODELS:
+        config = configure(name, dataset, **{
+            "epochs": 2, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, **SMALL.get(dataset, {}), **settings})
+        data = load_data(config)
+        model, history = train_run(config, data, progress=False)
+        seed = config.training.seed
+        folders.append(save_run(folder / dataset / name / f"seed{seed}", config, model, history,
+                                summarise(model, data)))
+    return list(map(str, folders))
+
+
+@pytest.fixture(scope="module", params=DATASETS)
+def runs_of_every_model(request, tmp_path_factory) -> list[str]:
+    return write_runs(tmp_path_factory.mktemp("runs"), request.param)
+
+
+LABELS = {
+    "latent_grid": {"fig-latent-grid", "fig-codes", "fig-traversals", "latent-finding"},
+    "activations": {"fig-activations", "activity-finding"},
+    "reconstruction": {"fig-reconstructions", "fig-denoising", "denoising-finding"},
+    "comparison": {"tbl-comparison", "fig-training-curves", "comparison-finding"},
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_model, run_cells):
+    quick = {"latent_grid": {"steps": 4}, "reconstruction": {"levels": [0.0, 0.5], "observations": 20}}
+    shown = run_cells(name, runs=runs_of_every_model, **quick.get(name, {}))
+    assert shown.keys() == LABELS[name]
+    titles = [Run(folder).title for folder in runs_of_every_model]
+    finding = shown[next(label for label in LABELS[name] if label.endswith("-finding"))]["text/markdown"]
+    words = [shown[label].get("fig-alt", "") + shown[label]["text/plain"] for label in LABELS[name]] + [finding]
+    assert all(any(title in text for text in words) for title in titles)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_latent_grids_take_one_dimension_and_two(latent_dim, tmp_path, run_cells):
+    runs = write_runs(tmp_path, "digits", latent_dim=latent_dim)
+    assert run_cells("latent_grid", runs=runs[:1], steps=3).keys() == LABELS["latent_grid"] - {"fig-traversals"}
+
+
+def test_the_comparison_averages_over_seeds_by_hand(tmp_path, run_cells):
+    runs = [folder for seed in (0, 1) for folder in write_runs(tmp_path, "digits", seed=seed)]
+    for folder in runs:  # the first model's error is 0.1 and 0.3: mean 0.2, standard error 0.1
+        path = Path(folder) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({**metrics, "mean_squared_error": 0.1 if folder.endswith("seed0") else 0.3}))
+    table = run_cells("comparison", runs=runs)["tbl-comparison"]["text/markdown"].splitlines()
+    assert len(table) == 2 + len(MODELS)
+    column = [cell.strip() for cell in table[0].split("|")].index("MSE")
+    assert [row.split("|")[column].strip() for row in table[2:]] == ["0.2000\xa0±\xa00.1000"] * len(MODELS)
+
+
+def test_the_activations_say_what_they_show(tmp_path, run_cells):
+    figure = run_cells("activations", runs=write_runs(tmp_path, "digits"))["fig-activations"]
+    assert "mean code of each class" in figure["fig-cap"]
+    assert "share of the observations" in figure["fig-cap"]
+    sources = run_cells("activations", runs=write_runs(tmp_path, "sinusoids"))["fig-activations"]
+    assert "mean code of each source that is present" in sources["fig-cap"]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "sinusoids"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_training_notebook_keeps_its_run(name, dataset, tmp_path, run_cells):
+    settings = {"epochs": 2, "latent_dim": 2, "backbone": "mlp", "hidden_dim": 16, **SMALL.get(dataset, {})}
+    folder = tmp_path / dataset / name / "seed0"
+    shown = run_cells("train", model=name, dataset=dataset, settings=settings, output=str(folder), progress=False)
+    assert shown.keys() == {"fig-training", "fig-run-reconstructions", "tbl-run-metrics"}
+    assert is_finished(folder, configure(name, dataset, **settings))
+    assert ("from the prior" in shown["fig-run-reconstructions"]["fig-alt"]) == MODELS[name].generative
+
+
+def test_the_training_notebook_keeps_nothing_unless_asked(tmp_path, run_cells, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_cells("train", settings={"epochs": 1, "latent_dim": 2, "backbone": "mlp"}, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what notebooks show
+
+
+def test_a_table_is_markdown(monkeypatch):
+    import pandas as pd
+
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda data, **named: shown.append((data, named["metadata"])))
+    table = pd.DataFrame({"loss": ["1.5", "−2"], "family": ["a", "b"]}, index=pd.Index(["x", "y"], name="model"))
+    notebook.show_table(table, label="tbl-t", caption="Some.")
+    (data, metadata), = shown
+    assert data["text/markdown"].splitlines() == [
+        "| model | loss | family |", "|:--|--:|:--|", "| x | 1.5 | a |", "| y | −2 | b |"]
+    assert metadata == {notebook.KEY: {"label": "tbl-t", "tbl-cap": "Some."}}
+
+
+def test_annotations_by_hand():
+    def output(**named):
+        return nbformat.v4.new_output("display_data", data={"text/plain": "x"}, **named)
+
+    notes = {"label": "fig-a", "fig-cap": 'A "β" caption.', "fig-alt": "Two\nlines."}
+    labelled = nbformat.v4.new_code_cell("draw()", outputs=[
+        nbformat.v4.new_output("stream", name="stderr", text="0%"),
+        nbformat.v4.new_output("stream", name="stdout", text="said"), output(metadata={notebook.KEY: notes})])
+    labelled.metadata = nbformat.NotebookNode({"tags": ["parameters"], "papermill": {"duration": 1.0}})
+    plain = nbformat.v4.new_code_cell("x = 1")
+    text = nbformat.v4.new_markdown_cell("# Title", metadata={"papermill": {"start_time": "now"}})
+    content = nbformat.v4.new_notebook(cells=[text, labelled, plain], metadata={"papermill": {"input_path": "/here"}})
+    annotated = notebook.annotate(content, "first")
+    assert annotated.cells[1].source == ('#| label: "fig-a-first"\n#| fig-cap: "A \\"β\\" caption."\n'
+                                         '#| fig-alt: "Two\\nlines."\ndraw()')
+    assert [part.get("name") for part in annotated.cells[1].outputs] == ["stdout", None]
+    assert annotated.cells[1].outputs[1].metadata == {}
+    assert annotated.cells[1].metadata == {"tags": ["parameters"]}
+    assert annotated.cells[2].source == "x = 1"
+    assert "papermill" not in nbformat.writes(annotated)

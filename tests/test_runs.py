@@ -1,0 +1,446 @@
+"""A run on disk: read back as it was written, whole or not at all, and refused with a reason where it does not fit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sparse_vae import files, runs
+from sparse_vae.checks import SettingError
+from sparse_vae.evaluation import summarise
+from sparse_vae.files import atomic_path
+from sparse_vae.models import MODELS
+from sparse_vae.runs import (
+    Checkpoint,
+    Run,
+    RunConfig,
+    RunError,
+    build_model,
+    configure,
+    is_finished,
+    load_data,
+    load_weights,
+    open_runs,
+    save_run,
+    train_run,
+)
+from sparse_vae.training import TrainingSettings, TrainingState, make_optimizer
+
+TINY = {"epochs": 1, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, "device": "cpu"}
+
+
+def write_run(folder: Path, model: str = "vae", dataset: str = "digits", **settings) -> Path:
+    """Train a tiny run into ``folder``."""
+    config = configure(model, dataset, **TINY, **settings)
+    data = load_data(config)
+    net, history = train_run(config, data, progress=False)
+    return save_run(folder, config, net, history, summarise(net, data))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run; not to be changed."""
+    return write_run(tmp_path_factory.mktemp("runs") / "digits" / "vae" / "seed0")
+
+
+@pytest.fixture
+def run_folder(finished, tmp_path) -> Path:
+    """A copy of it, alone in its folder, to break."""
+    return shutil.copytree(finished, tmp_path / "runs" / "seed0")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def largest_file(size: int):
+    """The system refuses to write a file beyond ``size`` bytes, as a full disk refuses to write at all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- configurations
+
+
+def test_settings_go_where_they_belong():
+    config = configure("beta-vae", "sinusoids", beta=2, epochs=3, seed=7, noise=0.5, **{"dataset.seed": 4})
+    assert config.training == TrainingSettings(epochs=3, seed=7)
+    assert config.model_settings == {"beta": 2, "latent_dim": 16, "backbone": "auto", "hidden_dim": 400}
+    assert config.dataset_settings["noise"] == 0.5
+    assert config.dataset_settings["seed"] == 4
+    assert load_data(config).likelihood == "gaussian"
+    assert build_model(config, load_data(config)).likelihood == "gaussian"  # the data's, as none was given
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"latent_dmi": 3}, "unknown setting for vae on sinusoids 'latent_dmi'; did you mean 'latent_dim'"),
+    ({"beta": 3}, "unknown setting for vae on sinusoids 'beta'"),
+    ({"dataset.nosie": 3}, "did you mean 'dataset.noise'"),
+    ({"latent_dim": 0}, "latent_dim must be an integer of at least 1; got 0"),
+    ({"epochs": "many"}, "epochs must be an integer of at least 1; got 'many'"),
+    ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, gaussian; got 'poisson'"),
+])
+def test_a_setting_that_cannot_be_used_is_named(settings, message):
+    with pytest.raises(SettingError, match=message):
+        configure("vae", "sinusoids", **settings)
+
+
+def test_unknown_names_name_the_nearest():
+    with pytest.raises(SettingError, match="unknown model 'vaee'; did you mean 'vae'"):
+        configure("vaee", "digits")
+    with pytest.raises(SettingError, match="unknown data set 'digit'; did you mean 'digits'"):
+        configure("vae", "digit")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_configuration_survives_json(name):
+    config = configure(name, "smiley", epochs=3, latent_dim=5, **{"dataset.n_train": 100})
+    assert RunConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_an_older_record_has_the_defaults_of_newer_settings():
+    config = configure("vae", "smiley", epochs=3)
+    record = asdict(config)
+    del record["model_settings"]["hidden_dim"], record["dataset_settings"]["presence"], record["training"]["decay"]
+    assert RunConfig.from_dict(record) == config
+
+
+def test_the_seed_decides_the_initial_weights_and_nothing_else_does():
+    configs = [configure("vae", "digits", **TINY, seed=seed) for seed in (0, 1)]
+    data = load_data(configs[0])
+    torch.manual_seed(5)
+    untouched = torch.rand(3)
+    torch.manual_seed(5)
+    zero, one, again = (build_model(config, data).encoder[1].weight for config in (*configs, configs[0]))
+    assert torch.equal(torch.rand(3), untouched)
+    assert torch.equal(again, zero)
+    assert not torch.equal(one, zero)
+
+
+# --- a run's folder
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_is_read_back_as_it_was_written(name, tmp_path):
+    config = configure(name, "digits", **TINY, seed=2)
+    data = load_data(config)
+    model, history = train_run(config, data, progress=False)
+    metrics = summarise(model, data)
+    folder = save_run(tmp_path / "digits" / name / "seed2", config, model, history, metrics)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "metrics.json", "history.csv", "model.safetensors"}
+    assert [path.name for path in folder.parent.iterdir()] == ["seed2"]
+
+    run = Run(folder)
+    assert run.config == config
+    assert run.title == model.title
+    assert {key: run.metrics[key] for key in metrics} == metrics
+    assert run.metrics["training_seconds"] == sum(row["seconds"] for row in history)
+    assert run.metrics["environment"]["device"] == "cpu"
+    assert list(run.history) == list(history[0])
+    assert run.history.test_total.tolist() == pytest.approx([row["test_total"] for row in history], rel=1e-5)
+    assert torch.equal(run.model.reconstruct(data.test.x), model.reconstruct(data.test.x))
+    assert not run.model.training
+    assert is_finished(folder, config)
+
+
+def test_training_twice_gives_the_same_weights(finished, tmp_path):
+    again = write_run(tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
+def test_a_run_is_finished_only_with_the_same_parameters_and_its_weights(run_folder):
+    config = Run(run_folder).config
+    assert is_finished(run_folder, config)
+    for other in (
+        replace(config, training=replace(config.training, epochs=2)),
+        replace(config, model="autoencoder"),
+        replace(config, model_settings={**config.model_settings, "latent_dim": 4}),
+        configure("vae", "sinusoids", **TINY),
+    ):
+        assert not is_finished(run_folder, other)
+    (run_folder / "model.safetensors").unlink()
+    assert not is_finished(run_folder, config)
+    assert not is_finished(run_folder / "nowhere", config)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"vae"', "{}", '{"model": "vae", "dataset": "digits"}',
+                                  '{"model": ["vae"], "dataset": "digits"}', "\ufeff\x00"])
+def test_a_configuration_that_cannot_be_read_is_no_finished_run(run_folder, text):
+    config = Run(run_folder).config
+    (run_folder / "config.json").write_text(text)
+    with pytest.raises(RunError, match=r"config\.json cannot be read as a run's configuration"):
+        Run(run_folder)
+    assert not is_finished(run_folder, config)
+
+
+def test_a_configuration_with_a_model_that_is_not_there_any_more(run_folder):
+    config = Run(run_folder).config
+    record = {**asdict(config), "model": "gone"}
+    (run_folder / "config.json").write_text(json.dumps(record))
+    assert not is_finished(run_folder, config)
+    with pytest.raises(RunError, match="cannot be read as a run's configuration: unknown model 'gone'"):
+        Run(run_folder)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(RunError, match=r"no run in .*nothing: it has no config\.json"):
+        Run(tmp_path / "nothing")
+
+
+def test_missing_weights_say_where_they_come_from(run_folder):
+    (run_folder / "model.safetensors").unlink()
+    run = Run(run_folder)
+    assert run.metrics["latent_dim"] == 3
+    with pytest.raises(RunError, match=r"model\.safetensors is missing: published results come without weights; "
+                                       "`make train` makes them"):
+        _ = run.model
+
+
+def damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    damaged = {"truncated": whole[:len(whole) // 2], "empty": b"", "text": b"not safetensors at all\n" * 10,
+               "cut in its header": whole[:20], "of zeros": bytes(len(whole))}
+    path.write_bytes(damaged[how])
+
+
+DAMAGES = ["truncated", "empty", "text", "cut in its header", "of zeros"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_weights_are_refused(run_folder, how):
+    damage(run_folder / "model.safetensors", how)
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged or not a safetensors file"):
+        _ = Run(run_folder).model
+
+
+@pytest.mark.parametrize("other", [{"latent_dim": 4}, {"hidden_dim": 8}, {"model": "autoencoder"},
+                                   {"dataset": "sinusoids"}])
+def test_weights_of_another_model_or_other_settings_are_refused(finished, other):
+    config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})
+    with pytest.raises(RunError, match="holds the weights of another model or other settings"):
+        load_weights(build_model(config, load_data(config)), finished / "model.safetensors")
+
+
+# --- several runs
+
+
+def test_runs_to_draw_have_titles_of_their_own(tmp_path):
+    folders = [write_run(tmp_path / "digits" / name / f"seed{seed}", name.partition("-wide")[0], seed=seed)
+               for name, seed in (("vae", 0), ("vae", 1), ("autoencoder", 0))]
+    opened = open_runs(map(str, folders), models=[], dataset="", settings={})
+    assert list(opened) == ["VAE, vae/seed0", "VAE, vae/seed1", "Autoencoder"]
+    assert [run.folder for run in opened.values()] == folders
+
+
+def test_without_runs_models_are_trained_on_the_spot():
+    opened = open_runs([], models=["vae", "beta-vae"], dataset="digits", settings=TINY)
+    assert list(opened) == ["VAE", "β-VAE (β = 4)"]
+    for run in opened.values():
+        assert run.model.latent_dim == 3
+        assert len(run.history) == 1
+        assert run.metrics["latent_dim"] == 3
+        assert not run.folder.exists()
+
+
+@pytest.mark.parametrize(("dataset", "settings"), [("sinusoids", {}), ("smiley", {"dataset.n_train": 30})])
+def test_runs_on_different_data_share_no_figure(finished, tmp_path, dataset, settings):
+    small = {"dataset.n_train": 50, "dataset.n_test": 20} | settings
+    other = write_run(tmp_path / "other", dataset=dataset, **small)
+    with pytest.raises(RunError, match="runs on different data cannot share a figure"):
+        open_runs([str(finished), str(other)], models=[], dataset="", settings={})
+
+
+# --- whole or not at all
+
+
+def full(*arguments, **named):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(params=["a full disk at the weights", "a full disk at the metrics", "a file too large"])
+def failing_disk(request, monkeypatch):
+    """Three ways in which writing a run fails, as a context."""
+    @contextmanager
+    def fail():
+        with monkeypatch.context() as patch:
+            if request.param == "a full disk at the weights":
+                patch.setattr(runs, "save_file", full)
+            elif request.param == "a full disk at the metrics":
+                # The configuration is written by then.
+                write = Path.write_text
+                patch.setattr(Path, "write_text",
+                              lambda path, *rest: full() if path.name == "metrics.json" else write(path, *rest))
+            with largest_file(8_000 if request.param == "a file too large" else resource.RLIM_INFINITY):
+                yield
+    return fail
+
+
+def save_again(folder: Path) -> None:
+    config = configure("vae", "digits", **TINY, seed=1)
+    save_run(folder, config, build_model(config, load_data(config)), [{"epoch": 1, "seconds": 1.0}], {})
+
+
+def test_a_run_that_cannot_be_written_is_not_there(tmp_path, failing_disk):
+    with failing_disk(), pytest.raises((OSError, SafetensorError), match=r"No space left|[Ff]ile too large"):
+        save_again(tmp_path / "runs" / "seed0")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_one(run_folder, failing_disk):
+    before = contents(run_folder.parent)
+    with failing_disk(), pytest.raises((OSError, SafetensorError)):
+        save_again(run_folder)
+    assert contents(run_folder.parent) == before
+    save_again(run_folder)
+    assert Run(run_folder).config.training.seed == 1
+    assert [path.name for path in run_folder.parent.iterdir()] == ["seed0"]
+
+
+def test_a_run_that_cannot_be_moved_leaves_the_old_one(run_folder, monkeypatch):
+    before, move = contents(run_folder.parent), files.os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace",
+                      lambda old, new: full() if Path(new) == run_folder and ".old" not in str(old) else move(old, new))
+        with pytest.raises(OSError, match="No space left"):
+            save_again(run_folder)
+    assert contents(run_folder.parent) == before
+
+
+def test_a_place_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        save_again(tmp_path / "file" / "seed0")
+    assert contents(tmp_path) == {"file": b"in the way"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_atomic_path_keeps_what_was_there_when_its_block_fails(tmp_path, kind):
+    def write(path, text):
+        if kind == "folder":
+            path.mkdir()
+            path /= "inside"
+        path.write_text(text)
+
+    target = tmp_path / "deep" / "target.csv"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".csv"
+        write(temporary, "first")
+        assert not target.exists()
+    before = contents(tmp_path)
+    assert list(before.values()) == [b"first"]
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:  # noqa: PT012 (the block is what fails)
+        write(temporary, "second")
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == before
+    with atomic_path(target) as temporary:
+        write(temporary, "third")
+    assert list(contents(tmp_path).values()) == [b"third"]
+
+
+# --- checkpoints
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Checkpoint:
+    """A checkpoint of one epoch of a tiny run, alone in its folder."""
+    keeper = Checkpoint(tmp_path / "checkpoints" / "c.safetensors", configure("vae", "digits", **TINY), every=0)
+    keeper.save(fresh_state(keeper.config, trained=True))
+    return keeper
+
+
+def fresh_state(config: RunConfig, *, trained: bool = False) -> TrainingState:
+    model = build_model(config, load_data(config))
+    state = TrainingState(model, make_optimizer(model, config.training))
+    if trained:
+        model.loss(load_data(config).train.x[:32]).total.backward()
+        state.optimizer.step()
+        state.epoch, state.history = 1, [{"epoch": 1, "test_total": 1.5}]
+    return state
+
+
+def test_a_checkpoint_is_read_back_as_it_was_written(checkpoint):
+    written, state = fresh_state(checkpoint.config, trained=True), fresh_state(checkpoint.config)
+    restored = checkpoint.restore(state)
+    assert (restored.epoch, restored.history) == (1, [{"epoch": 1, "test_total": 1.5}])
+    # The same gradients but for the noise of the sample: what the optimiser does next needs more than equal shapes.
+    assert restored.optimizer.state_dict()["state"].keys() == written.optimizer.state_dict()["state"].keys()
+    saved = load_file(checkpoint.path)
+    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in restored.model.state_dict().items())
+    for index, values in restored.optimizer.state_dict()["state"].items():
+        assert all(torch.equal(saved[f"optimizer.{index}.{name}"], value) for name, value in values.items())
+        assert values["step"] == 1
+
+
+def test_without_a_checkpoint_a_run_starts_anew(tmp_path):
+    config = configure("vae", "digits", **TINY)
+    state = fresh_state(config)
+    assert Checkpoint(tmp_path / "none.safetensors", config).restore(state) is state
+    assert state.epoch == 0
+
+
+@pytest.mark.parametrize("other", [{"model": "beta-vae"}, {"dataset": "smiley"}, {"latent_dim": 4}, {"seed": 1},
+                                   {"learning_rate": 0.1}, {"epochs": 2}])
+def test_a_checkpoint_of_another_run_is_refused(checkpoint, other):
+    config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})
+    before = checkpoint.path.read_bytes()
+    with pytest.raises(RunError, match=r"c\.safetensors belongs to another model or other settings; "
+                                       "delete it to start the run anew"):
+        Checkpoint(checkpoint.path, config).restore(fresh_state(config))
+    assert checkpoint.path.read_bytes() == before
+
+
+def test_weights_are_no_checkpoint(finished):
+    config = configure("vae", "digits", **TINY)
+    with pytest.raises(RunError, match="belongs to another model or other settings"):
+        Checkpoint(finished / "model.safetensors", config).restore(fresh_state(config))
+
+
+@pytest.mark.parametrize("notes", [{"config": "{"}, {"config": "[]"}, {"config": "{}"},
+                                   {"config": '{"model": "gone", "dataset": "digits"}'}])
+def test_a_checkpoint_whose_record_cannot_be_read_is_refused(checkpoint, notes):
+    save_file(load_file(checkpoint.path), checkpoint.path, metadata=notes)
+    with pytest.raises(RunError, match="belongs to another model or other settings; delete it"):
+        checkpoint.restore(fresh_state(checkpoint.config))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_refused(checkpoint, how):
+    damage(checkpoint.path, how)
+    with pytest.raises(RunError, match=r"c\.safetensors is damaged or not a safetensors file .*"
+                                       "delete it to start the run anew"):
+        checkpoint.restore(fresh_state(checkpoint.config))
+
+
+def test_training_does_not_start_from_a_damaged_checkpoint(checkpoint):
+    damage(checkpoint.path, "truncated")
+    before = checkpoint.path.read_bytes()
+    with pytest.raises(RunError, match="damaged"):
+        train_run(checkpoint.config, load_data(checkpoint.config), checkpoint=checkpoint.path, progress=False)
+    assert checkpoint.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("way", ["a full disk", "a file too large"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(checkpoint, monkeypatch, way):
+    before = contents(checkpoint.path.parent)
+    with monkeypatch.context() as patch, largest_file(8_000 if way == "a file too large" else resource.RLIM_INFINITY):
+        if way == "a full disk":
+            patch.setattr(runs, "save_file", full)
+        with pytest.raises((OSError, SafetensorError)):
+            checkpoint.save(fresh_state(checkpoint.config, trained=True))
+    assert contents(checkpoint.path.parent) == before

@@ -1,0 +1,263 @@
+"""The site: built from the quick suite at its smallest, and opened in a headless browser."""
+
+import dataclasses
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparse_vae import site
+from sparse_vae.checks import SettingError
+from sparse_vae.suite import draw_suite, load_suite, train_suite
+
+ROOT = Path(__file__).parents[1]
+PAGES = [chapter["href"].replace(".qmd", ".html")
+         for chapter in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]]
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A copy of the project in which the quick suite, one epoch of each run, is trained and drawn."""
+    root = tmp_path_factory.mktemp("project")
+    for part in ("experiments", "notebooks", "report", "_quarto.yml"):
+        source = ROOT / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, root / part)
+    content = yaml.safe_load((root / "experiments" / "quick.yml").read_text())
+    for run in content["runs"]:
+        run |= {"epochs": 1, "seed": 0}
+        if run["dataset"] == "smiley":
+            run |= {"dataset.n_train": 200, "dataset.n_test": 100}
+    (root / "experiments" / "tiny.yml").write_text(yaml.safe_dump(content))
+    suite = load_suite("tiny", root)
+    for outcomes in (train_suite(suite), draw_suite(suite)):
+        assert {outcome.status for outcome in outcomes} == {"done"}, outcomes
+    return suite
+
+
+@pytest.fixture(scope="session", params=["quarto", "plain"])
+def built(request, project):
+    """The folder of the built site: Quarto's where it is installed, and the plain preview."""
+    if request.param == "quarto" and site.find_quarto() is None:
+        pytest.skip("Quarto 1.7 or later is not installed: only the plain preview is tested")
+    page = site.render(project, plain=request.param == "plain")
+    kept = page.parent.with_name(f"_site-{request.param}")
+    shutil.copytree(page.parent, kept)
+    return kept
+
+
+class _Links(HTMLParser):
+    """Collects a page's ids, links to files of the site, and images."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.targets, self.images = set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "img":
+            self.images.append(attributes)
+        for name in ("href", "src"):
+            target = attributes.get(name) or ""
+            if target and not re.match(r"[a-z]+:", target):
+                self.targets.append(target)
+
+
+def test_every_page_is_there_and_every_link_leads_somewhere(built):
+    parsed = {path.name: _Links(path.read_text()) for path in built.glob("*.html")}
+    assert set(PAGES) <= set(parsed)
+    for name, page in parsed.items():
+        for target in page.targets:
+            path, _, fragment = target.partition("#")
+            path = path.split("?")[0] or name
+            assert (built / path).exists(), f"{name} links to {target}"
+            # Quarto's pages of notebooks do not have every anchor that Quarto links to.
+            if fragment and path in parsed and not path.endswith("-preview.html"):
+                assert fragment in parsed[path].ids, f"{name} links to {target}"
+
+
+def test_every_image_has_alternative_text(built):
+    images = [(page, image) for page in PAGES for image in _Links((built / page).read_text()).images]
+    assert len(images) >= 12
+    assert all(len(image.get("alt") or "") > 20 for _, image in images), [i for i in images if not i[1].get("alt")]
+
+
+def test_no_page_names_a_path_of_the_machine_or_an_unresolved_reference(built):
+    for path in built.glob("*.html"):
+        text = path.read_text()
+        assert str(ROOT) not in text
+        assert "{{<" not in re.sub(r"<(pre|textarea|code)[\s\S]*?</\1>", "", text), path.name
+        assert "?@" not in text
+        assert "tmp/pytest" not in text
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium: the system's, or the one that Playwright installed."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        try:
+            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        except sync_api.Error as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no Chromium here (install chromium, or run: playwright install chromium): {error}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(built):
+    """Address of a local server of the site."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+CONTRAST = """() => {
+  const luminance = (c) => {
+    const [r, g, b] = c.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.5) return c.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  let worst = 21;
+  for (const e of document.querySelectorAll("main p, main li, main h2, main td")) {
+    if (!e.offsetParent || !e.textContent.trim()) continue;
+    const ink = luminance(parse(getComputedStyle(e).color).slice(0, 3));
+    const [a, b] = [ink, luminance(ground(e))].sort((x, y) => y - x);
+    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
+  }
+  return worst;
+}"""
+
+
+def _open(context, address, name):
+    """A page, loaded, and what went wrong while it loaded."""
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("response", lambda response: problems.append(response.url) if response.status >= 400 else None)
+    page.on("request", lambda request: problems.append(f"loads {request.url}")
+            if not request.url.startswith((address, "data:")) else None)
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    return page, problems
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    for name in PAGES:
+        page, problems = _open(context, address, name)
+        assert not problems, f"{name}: {problems}"
+        # Quarto's dark theme comes with its toggle.
+        has_toggle = page.evaluate("typeof window.quartoToggleColorScheme === 'function'")
+        if scheme == "dark" and has_toggle and "quarto-dark" not in page.locator("body").get_attribute("class"):
+            page.evaluate("window.quartoToggleColorScheme()")
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert overflow <= 0, f"{name} is {overflow} pixels wider than {width}"
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)"), name
+        assert page.evaluate(CONTRAST) > 4.5, f"{name} at {scheme}"
+        page.close()
+    context.close()
+
+
+def test_results_that_are_missing_are_named(project, tmp_path):
+    shutil.copytree(project.root, tmp_path / "project", ignore=shutil.ignore_patterns("_site*", "build"))
+    suite = load_suite("tiny", tmp_path / "project")
+    (suite.folder / "figures" / "activations-first.ipynb").unlink()
+    with pytest.raises(SettingError, match=r"activations-first\.ipynb; make graphics SUITE=tiny"):
+        site.render(suite)
+    (suite.folder / suite.runs[0].name / "metrics.json").unlink()
+    with pytest.raises(SettingError, match=f"first is {suite.runs[0].name}; make train graphics SUITE=tiny"):
+        site.render(suite)
+
+
+def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
+    quarto = tmp_path / "quarto"
+    for answer, usable in (("1.6.42", False), ("1.7.0", True), ("", False)):
+        quarto.write_text(f"#!/bin/sh\necho {answer}\n")
+        quarto.chmod(0o755)
+        monkeypatch.setenv("QUARTO", str(quarto))
+        assert (site.find_quarto() is not None) == usable
+
+
+def _git(folder, *arguments):
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_publishing_makes_the_branch_and_then_adds_to_it(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "find_quarto", lambda: None)
+    _git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    root = project.root
+    _git(root, "init", "--quiet", "--initial-branch", "main")
+    for key, value in (("user.name", "A Reader"), ("user.email", "reader@example.org")):
+        _git(root, "config", key, value)
+    _git(root, "add", "experiments")
+    _git(root, "commit", "--quiet", "-m", "Start")
+    _git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    site.publish(project)
+    files = _git(tmp_path / "origin.git", "ls-tree", "-r", "--name-only", "gh-pages").split("\n")
+    assert {"index.html", ".nojekyll"} <= set(files)
+    site.publish(project)  # nothing new
+    assert _git(tmp_path / "origin.git", "rev-list", "--count", "gh-pages").strip() == "1"
+    (root / "report" / "index.qmd").write_text((root / "report" / "index.qmd").read_text() + "\nOne more line.\n")
+    site.publish(project)
+    assert _git(tmp_path / "origin.git", "rev-list", "--count", "gh-pages").strip() == "2"
+    assert _git(root, "branch", "--show-current").strip() == "main"
+    with pytest.raises(site.SiteError, match=r"[Nn]o such remote"):
+        site.publish(project, remote="nowhere")
+
+
+def test_the_published_results_are_whole_and_the_readme_states_them(tmp_path):
+    suite = load_suite("report", ROOT)
+    for folder in ("report", "results/report"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
+    shutil.copy(ROOT / "_quarto.yml", tmp_path)
+    site.render(dataclasses.replace(suite, root=tmp_path), plain=True)
+    assert set(PAGES) <= {path.name for path in (tmp_path / "_site").iterdir()}
+    assert site.results_table(suite) in (ROOT / "README.md").read_text()
+    tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert not re.search(r"safetensors|results/(quick|local)/", tracked)
+
+
+def test_the_example_of_the_page_add_a_model_works():
+    text = (ROOT / "report" / "add-a-model.qmd").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    namespace = {"__name__": "noisy_code"}
+    exec(compile(code, "noisy_code.py", "exec"), namespace)
+    import torch
+
+    from sparse_vae.datasets import load_dataset
+    from sparse_vae.training import TrainingSettings, train
+
+    data = load_dataset("digits")
+    torch.manual_seed(0)
+    model = namespace["NoisyCodeAutoencoder"](
+        data.input_shape, latent_dim=8, code_noise=0.3, likelihood=data.likelihood, backbone="mlp")
+    history = train(model, data, TrainingSettings(epochs=3, batch_size=32), progress=False)
+    assert history[-1]["test_total"] < history[0]["test_total"]
+    with pytest.raises(SettingError, match="code_noise"):
+        namespace["NoisyCodeAutoencoder"](data.input_shape, code_noise=-1)
