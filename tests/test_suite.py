@@ -352,28 +352,47 @@ def test_an_existing_cluster_works_and_the_death_of_its_worker_is_survived(proje
 
 
 def test_an_interrupted_suite_keeps_what_is_finished_and_stops_the_rest(project):
-    suite = write_suite(project, f"""
-defaults: {{{TINY}}}
-runs:
-  - {{model: vae, dataset: digits}}
-  - {{model: vae, dataset: digits, seed: [1, 2], epochs: 1000000}}
-""")
-    quick, *slow = (suite.folder / run.name for run in suite.runs)
-    process = subprocess.Popen([sys.executable, "-m", "sparse_vae.cli", "train", "--suite", "tiny"], cwd=project,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    runs = "{model: vae, dataset: digits}"
+    quick, = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{runs}]").runs
+    command = [sys.executable, "-m", "sparse_vae.cli", "train", "--suite", "tiny"]
+    output = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=180).stdout
+    assert output.splitlines()[-1] == "1 done"
+    slow = "{model: vae, dataset: digits, seed: [1, 2], epochs: 1000000}"
+    suite = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{runs}, {slow}]")
+    folders = [suite.folder / run.name for run in suite.runs]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
     try:
-        assert "digits/vae/seed0" in process.stdout.readline()  # written when the first run is done
-        wait_for(lambda: any(path.with_name(f".{path.name}.partial").exists() for path in slow))
+        wait_for(lambda: any(path.with_name(f".{path.name}.partial").exists() for path in folders[1:]))
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
         output, errors = process.communicate(timeout=180)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
+    assert process.returncode == 130, (output, errors)
     assert "Traceback" not in output + errors
-    assert output.splitlines()[-1] == "1 done, 2 stopped"
-    assert is_finished(quick, suite.runs[0].config)
-    assert not any(path.exists() for path in slow)
+    assert output.splitlines()[-1] == "1 skipped, 2 stopped"
+    assert is_finished(folders[0], quick.config)
+    assert not any(path.exists() for path in folders[1:])
+    wait_for(lambda: not processes_in(project))
+
+
+def test_outcomes_are_printed_as_they_come_even_into_a_pipe(project):
+    write_suite(project, f"defaults: {{{TINY}}}\nruns: [{{model: vae, dataset: digits}}, "
+                         "{model: vae, dataset: digits, seed: 1, epochs: 1000000}]")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-m", "sparse_vae.cli", "train", "--suite", "tiny"], cwd=project,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+                               start_new_session=True)
+    timer = threading.Timer(180, process.kill)
+    timer.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        timer.cancel()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert line.startswith("done") and "digits/vae/seed0" in line
     wait_for(lambda: not processes_in(project))
 
 

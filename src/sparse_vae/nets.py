@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_vae.checks import SettingError
 
@@ -24,6 +24,25 @@ def _halved_sizes(size: int) -> list[int]:
     return sizes
 
 
+class _Flatten(nn.Module):
+    """Feature maps ``(batch, channels, height, width)`` to vectors, a free view of the channels_last layout."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+class _Unflatten(nn.Module):
+    """The inverse of :class:`_Flatten`, for maps of ``shape``, ``(channels, height, width)``."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        return vectors.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+
+
 def _convolutional(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int) -> tuple[nn.Module, nn.Module]:
     """Three 3×3 convolutions of stride 2 and their mirror image, for images of any size and channel count."""
     channels, *sides = input_shape
@@ -37,8 +56,8 @@ def _convolutional(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int
         padding = tuple(1 - sizes[level] % 2 for sizes in (heights, widths))
         narrow = (channels, *CHANNELS)[level]
         up += [nn.ReLU(), nn.ConvTranspose2d(CHANNELS[level], narrow, 3, stride=2, padding=1, output_padding=padding)]
-    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(deepest), n_outputs))
-    decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(deepest)), nn.Unflatten(1, deepest), *up)
+    encoder = nn.Sequential(*down, _Flatten(), nn.Linear(math.prod(deepest), n_outputs))
+    decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(deepest)), _Unflatten(deepest), *up)
     for layer in (*encoder[:-1], *decoder[:-1]):
         _initialise_before_relu(layer)
     return encoder, decoder

@@ -440,6 +440,7 @@ def _execute(tasks: list[tuple[str, Callable, tuple]], scheduler: str | None, un
                 outcome = Outcome(futures[future], "failed", why=f"{type(error).__name__}: {error}")
             bar.update()
             bar.write(f"{outcome.status:7} {outcome.seconds:6.0f} s  {outcome.name}")
+            sys.stdout.flush()  # into a pipe it would else wait for more
             yield outcome
 
 
