@@ -210,6 +210,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
     if resume is not None:
         state = resume(state)
     x_train, x_test = dataset.train.x.to(device), dataset.test.x.to(device)
+    if state.epoch == 0:
+        model.prepare(x_train, generator=epoch_generator(settings.seed, 0, device))
     steps_per_epoch = math.ceil(len(x_train) / settings.batch_size)
     with tqdm(total=settings.epochs * steps_per_epoch, initial=state.epoch * steps_per_epoch, unit="step",
               disable=not progress, dynamic_ncols=True) as bar:

@@ -2,5 +2,7 @@
 
 from sparse_vae.distributions.likelihood import bernoulli_nll, gaussian_nll
 from sparse_vae.distributions.normal import standard_normal_kl
+from sparse_vae.distributions.spike_slab import SPIKES, SpikeSlab, bernoulli_kl, sample_spikes
 
-__all__ = ["bernoulli_nll", "gaussian_nll", "standard_normal_kl"]
+__all__ = ["SPIKES", "SpikeSlab", "bernoulli_kl", "bernoulli_nll", "gaussian_nll", "sample_spikes",
+           "standard_normal_kl"]

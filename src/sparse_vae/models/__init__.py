@@ -8,11 +8,14 @@ from sparse_vae.checks import unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.models.vae import VAE, BetaVAE
+from sparse_vae.models.vsc import VSC, VSCWarmup
 
 MODELS: dict[str, type[LatentVariableModel]] = {
     "autoencoder": Autoencoder,
     "vae": VAE,
     "beta-vae": BetaVAE,
+    "vsc": VSC,
+    "vsc-warmup": VSCWarmup,
 }
 
 

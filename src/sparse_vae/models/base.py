@@ -57,6 +57,9 @@ class LatentVariableModel(nn.Module):
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(()))
 
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """Take from the training observations ``x`` what the first step needs; called once, before training."""
+
     def encode(self, x: Tensor) -> NamedTuple:
         """The posterior of ``x``, ``(batch, *input_shape)``: a NamedTuple of ``(batch, latent_dim)`` tensors."""
         raise NotImplementedError
@@ -81,6 +84,14 @@ class LatentVariableModel(nn.Module):
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One-sample estimate of −ELBO for each observation, nats, ``(batch,)``; models with a prior only."""
+        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
+
+    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats, ``(batch,)``; models with a prior only."""
+        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
+
+    def kl_per_dimension(self, x: Tensor) -> Tensor:
+        """KL of each dimension's posterior to its prior, nats, ``(batch, latent_dim)``; models with a prior only."""
         raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

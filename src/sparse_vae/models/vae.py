@@ -76,6 +76,17 @@ class VAE(LatentVariableModel):
         reconstruction, kl = self._elbo_terms(x, generator)
         return reconstruction + kl
 
+    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        posterior = self.encode(x)
+        z = posterior.rsample(generator)
+        # ln p(z) − ln q(z|x); the constants ½ ln 2π of the two cancel.
+        noise = (z - posterior.mean) * (-0.5 * posterior.log_variance).exp()
+        log_ratio = 0.5 * (noise.square() + posterior.log_variance - z.square()).sum(1)
+        return log_ratio - self.reconstruction_nll(x, z)
+
+    def kl_per_dimension(self, x: Tensor) -> Tensor:
+        return self.encode(x).kl()
+
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.decode_mean(torch.randn(n, self.latent_dim, device=self.device, generator=generator))
 

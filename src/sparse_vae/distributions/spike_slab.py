@@ -1,0 +1,209 @@
+r"""The spike-and-slab distribution, and gradients through its spikes.
+
+    z = s · v,   s ~ Bernoulli(γ),   v ~ N(μ, σ²)                    with probability 1 − γ, z is exactly 0
+
+Its density is taken with respect to Lebesgue measure plus a unit mass at 0 (Mitchell & Beauchamp 1988):
+
+    ln p(z) = ln(1 − γ) at z = 0,   ln γ + ln N(z; μ, σ²) elsewhere.
+
+A discrete s has no derivative with respect to γ, so that the reconstruction would leave γ untouched. ``SPIKES`` are
+four estimators that let a gradient through, each at a price that the report measures. l = logit γ, η ~ U(0, 1),
+g = logit η (a logistic variable; l + g > 0 has probability γ), τ the temperature:
+
+- ``scaled-sigmoid``: sigmoid((η − 1 + γ)/τ), Tonolini, Jensen & Murray-Smith (UAI 2019), whose c is 1/τ; never 0 or 1;
+- ``concrete``: sigmoid((l + g)/τ), Maddison, Mnih & Teh (ICLR 2017); never 0 or 1;
+- ``hard-concrete``: the concrete stretched to (−0.1, 1.1) and clipped, Louizos, Welling & Kingma (ICLR 2018); exact
+  zeros and ones. The logit is shifted so that P(s ≠ 0) = γ, which theirs is not;
+- ``straight-through``: 1 where l + g > 0, an exact sample, with the derivative of the concrete (Bengio, Léonard &
+  Courville 2013; Jang, Gu & Poole, ICLR 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions.utils import broadcast_all
+
+LOWER, UPPER = -0.1, 1.1
+"""Ends of the stretched interval of the hard concrete, the values of Louizos et al."""
+
+
+def _uniform(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """U(0, 1) of the shape of ``logits``, without its ends."""
+    noise = torch.rand(logits.shape, dtype=logits.dtype, device=logits.device, generator=generator)
+    return noise.clamp(torch.finfo(logits.dtype).tiny, 1 - torch.finfo(logits.dtype).eps)
+
+
+def _scaled_sigmoid(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    return ((uniform - 1 + logits.sigmoid()) / temperature).sigmoid()
+
+
+def _concrete(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    return ((logits + uniform.logit()) / temperature).sigmoid()
+
+
+def _hard_concrete(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    shifted = logits + temperature * math.log(-LOWER / UPPER)
+    return (LOWER + (UPPER - LOWER) * _concrete(shifted, uniform, temperature)).clamp(0, 1)
+
+
+def _straight_through(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    soft = _concrete(logits, uniform, temperature)
+    return (uniform.logit() > -logits).to(soft) + soft - soft.detach()
+
+
+SPIKES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "scaled-sigmoid": _scaled_sigmoid, "concrete": _concrete, "hard-concrete": _hard_concrete,
+    "straight-through": _straight_through}
+"""The estimators by name; each takes the logits, uniform noise of their shape, and the temperature."""
+
+
+def sample_spikes(logits: Tensor, estimator: str = "straight-through", temperature: float = 0.5, *,
+                  generator: torch.Generator | None = None) -> Tensor:
+    """Spikes through which a gradient reaches the logits, for training.
+
+    Args:
+        logits: l = ln γ/(1 − γ), any shape.
+        estimator: a key of ``SPIKES``.
+        temperature: τ > 0; smaller is closer to discrete spikes, and noisier in its gradient.
+        generator: source of randomness.
+
+    Returns:
+        Values in [0, 1], the shape of ``logits``.
+    """
+    return SPIKES[estimator](logits, _uniform(logits, generator), temperature)
+
+
+class Moments(NamedTuple):
+    """E[1(z ≠ 0)], E[z], E[z²]: what a spike-and-slab's log-density is linear in; ``(batch, J)`` each."""
+
+    nonzero: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of_sample(cls, z: Tensor) -> Moments:
+        """The moments of the point z itself: 1(z ≠ 0), z, z²."""
+        return cls((z != 0).to(z), z, z.square())
+
+
+class SpikeSlab(Distribution):
+    """Independent spike-and-slabs, one for each element.
+
+    Args:
+        logits: ln γ/(1 − γ) of the probability γ that an element is not 0; finite.
+        loc: μ, mean of the slab.
+        scale: σ > 0, standard deviation of the slab. The three broadcast.
+
+    Raises:
+        ValueError: a parameter out of its range or NaN, unless ``validate_args`` is False.
+
+    >>> SpikeSlab(torch.zeros(2), torch.tensor([0.0, 3.0]), torch.ones(2)).mean
+    tensor([0.0000, 1.5000])
+    """
+
+    arg_constraints = {"logits": constraints.real, "loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
+        self.logits, self.loc, self.scale = broadcast_all(logits, loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> SpikeSlab:
+        """The same distribution with a larger batch shape."""
+        expanded = (parameter.expand(batch_shape) for parameter in (self.logits, self.loc, self.scale))
+        return SpikeSlab(*expanded, validate_args=False)
+
+    @property
+    def probs(self) -> Tensor:
+        """γ, the probability of a non-zero element."""
+        return self.logits.sigmoid()
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z] = γμ."""
+        return self.probs * self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[z] = γ(σ² + μ²) − γ²μ²."""
+        return self.probs * (self.scale.square() + (1 - self.probs) * self.loc.square())
+
+    def sample(self, sample_shape: torch.Size = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact samples: discrete spikes, zeros that are zeros; no gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size(), *, estimator: str = "straight-through",
+                temperature: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+        """Samples with a gradient: exact in μ and σ, that of the estimator in γ (see :func:`sample_spikes`).
+
+        Only with ``"straight-through"`` are they samples of this distribution.
+        """
+        shape = self._extended_shape(sample_shape)
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device, generator=generator)
+        spikes = sample_spikes(self.logits.expand(shape), estimator, temperature, generator=generator)
+        return spikes * (self.loc + self.scale * noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln p(z), elementwise, nats, with respect to Lebesgue measure plus a unit mass at 0."""
+        if self._validate_args:
+            self._validate_sample(value)
+        slab = -0.5 * ((value - self.loc) / self.scale).square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        return torch.where(value == 0, F.logsigmoid(-self.logits), F.logsigmoid(self.logits) + slab)
+
+    def entropy(self) -> Tensor:
+        """−E[ln p(z)], elementwise, nats: that of the spike plus γ times that of the slab."""
+        slab = self.scale.log() + 0.5 * math.log(2 * math.pi * math.e)
+        spike = -self.probs * F.logsigmoid(self.logits) - (1 - self.probs) * F.logsigmoid(-self.logits)
+        return spike + self.probs * slab
+
+    def moments(self) -> Moments:
+        """γ, γμ and γ(σ² + μ²)."""
+        return Moments(self.probs, self.mean, self.probs * (self.scale.square() + self.loc.square()))
+
+
+@register_kl(SpikeSlab, SpikeSlab)
+def _spike_slab_kl(p: SpikeSlab, q: SpikeSlab) -> Tensor:
+    """KL(p ‖ q) elementwise, nats: γ KL(slabs) + KL(spikes) (Tonolini et al. 2019, section 3)."""
+    slab = ((q.scale / p.scale).log() + (p.scale.square() + (p.loc - q.loc).square()) / (2 * q.scale.square()) - 0.5)
+    return p.probs * slab + bernoulli_kl(p.logits, q.logits)
+
+
+def bernoulli_kl(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """KL(Bernoulli(γ) ‖ Bernoulli(γ′)) from logits, elementwise, nats; finite for every finite logit."""
+    probs = logits.sigmoid()
+    return (probs * (F.logsigmoid(logits) - F.logsigmoid(other_logits))
+            + (1 - probs) * (F.logsigmoid(-logits) - F.logsigmoid(-other_logits)))
+
+
+def cross_log_density(moments: Moments, components: SpikeSlab) -> Tensor:
+    """E[ln p_u(z)] for every pair of an observation and a component, by matrix products.
+
+    With the moments of a distribution q this is minus the cross-entropy, so that KL(q ‖ p_u) = −H(q) − E_q[ln p_u];
+    with :meth:`Moments.of_sample` it is ln p_u(z).
+
+    Args:
+        moments: of n distributions or points, ``(n, J)`` each.
+        components: u of them, ``(u, J)``.
+
+    Returns:
+        Nats, summed over the J dimensions, ``(n, u)``. Computed in the dtype of the moments, also under autocast.
+    """
+    precision = components.scale.square().reciprocal()
+    log_zero = F.logsigmoid(-components.logits)
+    log_slab_at_zero = (F.logsigmoid(components.logits) - components.scale.log() - 0.5 * math.log(2 * math.pi)
+                        - 0.5 * components.loc.square() * precision)
+    with torch.autocast(precision.device.type, enabled=False):
+        return (log_zero.sum(1) + moments.nonzero @ (log_slab_at_zero - log_zero).T
+                + moments.first @ (components.loc * precision).T - 0.5 * moments.second @ precision.T)
+
+
+__all__ = ["SPIKES", "Moments", "SpikeSlab", "bernoulli_kl", "cross_log_density", "sample_spikes"]

@@ -1,0 +1,274 @@
+r"""Variational sparse coding (Tonolini, Jensen & Murray-Smith, UAI 2019).
+
+    q(z|x) = ∏ⱼ γⱼ N(zⱼ; μⱼ, σⱼ²) + (1 − γⱼ) δ₀(zⱼ),   γ, μ, σ from the encoder
+
+Two priors. The fixed one, ``prior="fixed"``, is p(z) = ∏ⱼ α N(0, 1) + (1 − α) δ₀ and gives
+
+    −ELBO(x) = E_q[−ln p(x|z)] + KL(q(z|x) ‖ p(z)).
+
+The learned one, ``prior="pseudo-inputs"``, is the uniform mixture of q(z|x_u) over U trained pseudo-inputs x_u. A
+distribution c(x) over them is charged for its choice, which keeps the objective a bound (by the convexity of KL):
+
+    −ELBO(x) = E_q[−ln p(x|z)] + Σ_u c_u KL(q(z|x) ‖ q(z|x_u)) + KL(c ‖ uniform),
+
+and the mean spike rate γ̄ of the pseudo-inputs is held at α by a term outside the bound, J · KL(γ̄ ‖ α).
+``choice="classifier"`` learns c(x) as a linear layer on x; ``choice="optimal"`` takes the c that minimises the bound,
+c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−KL_u), and has nothing to learn.
+
+Deviations from the paper: the spike's logit is free (their ln γ = −ReLU(−v) starts half of the units at γ = 1, where
+the gradient is 0); the spike's estimator is a setting, with exact spikes at evaluation; the choice is charged; the
+KL is ramped in over the first ``kl_ramp_steps``, without which the learned prior collapses at high learning rates.
+VSC with warm-up replaces the slab by N(λμ, λσ² + 1 − λ) in the samples, λ rising from 0 to 1; the KL is that of the
+slab itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl
+from sparse_vae.distributions.spike_slab import Moments, cross_log_density
+from sparse_vae.models.base import LatentVariableModel
+
+PRIORS = ("pseudo-inputs", "fixed")
+CHOICES = ("optimal", "classifier")
+
+
+class SpikeSlabPosterior(NamedTuple):
+    """q(z|x), independent dimensions; each field ``(batch, latent_dim)``, ``spike_logit`` is ln γ/(1 − γ)."""
+
+    mean: Tensor
+    log_variance: Tensor
+    spike_logit: Tensor
+
+    def distribution(self, warmth: float = 1.0) -> SpikeSlab:
+        """The spike-and-slab; ``warmth`` is λ of the warm-up, 1 leaves the slab as it is."""
+        variance = warmth * self.log_variance.exp() + 1 - warmth
+        return SpikeSlab(self.spike_logit, warmth * self.mean, variance.sqrt(), validate_args=False)
+
+
+class VSCLoss(NamedTuple):
+    """Nats, summed over features or dimensions, averaged over the batch; ``kl`` includes the choice, and ``kl`` and
+    ``sparsity`` are weighted as in the objective."""
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+    sparsity: Tensor
+
+
+class VSC(LatentVariableModel):
+    """Variational sparse coding.
+
+    Args:
+        alpha: α in (0, 1), the prior's share of non-zero dimensions.
+        prior: ``"pseudo-inputs"`` or ``"fixed"``.
+        n_pseudo_inputs: U, at least 1; the training data must have as many observations.
+        choice: how a pseudo-input is chosen, ``"optimal"`` or ``"classifier"``.
+        estimator: of the spike's gradient, see :mod:`sparse_vae.distributions.spike_slab`.
+        temperature: τ > 0 of the estimator, at the start.
+        final_temperature: reached in geometric steps after ``anneal_steps``; None keeps ``temperature``.
+        anneal_steps: optimiser steps over which the temperature moves.
+        kl_ramp_steps: optimiser steps over which the weight of the KL and of the sparsity term rises to 1.
+
+    Raises:
+        SettingError: a setting out of range; from :meth:`prepare`, fewer observations than pseudo-inputs.
+    """
+
+    encoder_outputs_per_latent = 3
+    generative = True
+    active_means = "its spike is more likely on than off (γ > ½)"
+
+    def __init__(self, input_shape: tuple[int, ...], *, alpha: float = 0.01, prior: str = "pseudo-inputs",
+                 n_pseudo_inputs: int = 50, choice: str = "optimal", estimator: str = "straight-through",
+                 temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
+                 kl_ramp_steps: int = 1000, **settings):
+        super().__init__(input_shape, **settings)
+        self.alpha = check_number("alpha", alpha, above=0, maximum=1)
+        if alpha == 1:
+            raise SettingError("alpha must be below 1: a slab that is always on is a VAE's; got 1")
+        self.prior = check_choice("prior", prior, PRIORS)
+        self.choice = check_choice("choice", choice, CHOICES)
+        self.estimator = check_choice("estimator", estimator, SPIKES)
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.final_temperature = self.temperature
+        if final_temperature is not None:
+            self.final_temperature = check_number("final_temperature", final_temperature, above=0)
+        self.anneal_steps = check_integer("anneal_steps", anneal_steps, minimum=1)
+        self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
+        self.n_pseudo_inputs = check_integer("n_pseudo_inputs", n_pseudo_inputs, minimum=1)
+        if prior == "pseudo-inputs":
+            self.pseudo_inputs = nn.Parameter(torch.rand(n_pseudo_inputs, *self.input_shape))
+            if choice == "classifier":
+                self.classifier = nn.Linear(math.prod(self.input_shape), n_pseudo_inputs)
+
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        if self.prior == "fixed":
+            return
+        if len(x) < self.n_pseudo_inputs:
+            raise SettingError(f"n_pseudo_inputs must be at most the number of training observations, {len(x)}; "
+                               f"got {self.n_pseudo_inputs}")
+        rows = torch.randperm(len(x), generator=generator, device=x.device)[:self.n_pseudo_inputs]
+        with torch.no_grad():
+            self.pseudo_inputs.copy_(x[rows])
+
+    def encode(self, x: Tensor) -> SpikeSlabPosterior:
+        return SpikeSlabPosterior(*self.encoder_outputs(x))
+
+    def code(self, x: Tensor) -> Tensor:
+        """E[z|x] = γμ where the spike is more likely on than off, exactly 0 elsewhere."""
+        posterior = self.encode(x)
+        return torch.where(posterior.spike_logit > 0, posterior.spike_logit.sigmoid() * posterior.mean, 0)
+
+    def active(self, x: Tensor) -> Tensor:
+        return self.encode(x).spike_logit > 0
+
+    def warmth(self, step: int | None) -> float:
+        """λ at an optimiser step, in [0, 1]: 1 without warm-up."""
+        return 1.0
+
+    def temperature_at(self, step: int | None) -> float:
+        """The estimator's temperature at an optimiser step; None is the end of training."""
+        progress = 1.0 if step is None else min(1.0, step / self.anneal_steps)
+        return self.temperature * (self.final_temperature / self.temperature) ** progress
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> VSCLoss:
+        posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        z = posterior.distribution(self.warmth(step)).rsample(
+            estimator=self.estimator, temperature=self.temperature_at(step), generator=generator)
+        reconstruction = self.reconstruction_nll(x, z).mean()
+        weight = 1.0 if step is None else min(1.0, (step + 1) / self.kl_ramp_steps)
+        kl = weight * self._kl_to_prior(posterior, pseudo, x).mean()
+        sparsity = weight * self._sparsity(pseudo)
+        return VSCLoss(reconstruction + kl + sparsity, reconstruction, kl, sparsity)
+
+    def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One-sample estimate of −ELBO with exact spikes, nats, ``(batch,)``; without the sparsity term."""
+        posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        z = posterior.distribution().sample(generator=generator)
+        return self.reconstruction_nll(x, z) + self._kl_to_prior(posterior, pseudo, x)
+
+    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats; the prior is the mixture itself."""
+        posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        q = posterior.distribution()
+        z = q.sample(generator=generator)
+        return self._log_prior(z, pseudo) - q.log_prob(z).sum(1) - self.reconstruction_nll(x, z)
+
+    def sample(self, n: int, *, pseudo_input: int | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Means of ``n`` observations from the prior, of its component ``pseudo_input`` only where one is named."""
+        return self.decode_mean(self.sample_prior(n, pseudo_input=pseudo_input, generator=generator))
+
+    def sample_prior(self, n: int, *, pseudo_input: int | None = None,
+                     generator: torch.Generator | None = None) -> Tensor:
+        """Codes from the prior, ``(n, latent_dim)``.
+
+        Raises:
+            SettingError: ``pseudo_input`` is not one of 0 … U − 1, or the prior has none.
+        """
+        if self.prior == "fixed":
+            if pseudo_input is not None:
+                raise SettingError(f"pseudo_input must be None for the fixed prior; got {pseudo_input!r}")
+            return self._fixed_prior().expand((n, self.latent_dim)).sample(generator=generator)
+        if pseudo_input is None:
+            chosen = torch.randint(self.n_pseudo_inputs, (n,), device=self.device, generator=generator)
+        else:
+            check_integer("pseudo_input", pseudo_input, minimum=0, maximum=self.n_pseudo_inputs - 1)
+            chosen = torch.full((n,), pseudo_input, device=self.device)
+        return self.encode(self.pseudo_inputs[chosen]).distribution().sample(generator=generator)
+
+    def choices(self, x: Tensor) -> Tensor:
+        """c(x), how much each pseudo-input is chosen, ``(batch, U)``; learned prior only."""
+        posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        return self._log_choice(self._component_kls(posterior, pseudo), x).exp()
+
+    def kl_per_dimension(self, x: Tensor) -> Tensor:
+        """KL(q(zⱼ|x) ‖ p(zⱼ)) nats, ``(batch, latent_dim)``: over pseudo-inputs, the mean under c, without its charge."""
+        posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        q = posterior.distribution()
+        if pseudo is None:
+            return kl_divergence(q, self._fixed_prior())
+        choice = self._log_choice(self._component_kls(posterior, pseudo), x).exp()
+        kl = torch.zeros_like(posterior.mean)
+        for u, component in enumerate(zip(*pseudo, strict=True)):
+            kl += choice[:, u, None] * kl_divergence(q, SpikeSlabPosterior(*component).distribution())
+        return kl
+
+    def _encode_with_pseudo_inputs(self, x: Tensor) -> tuple[SpikeSlabPosterior, SpikeSlabPosterior | None]:
+        """The posteriors of the observations and of the pseudo-inputs, in one pass through the encoder."""
+        if self.prior == "fixed":
+            return self.encode(x), None
+        both = self.encode(torch.cat([x, self.pseudo_inputs]))
+        return (SpikeSlabPosterior(*(field[:len(x)] for field in both)),
+                SpikeSlabPosterior(*(field[len(x):] for field in both)))
+
+    def _fixed_prior(self) -> SpikeSlab:
+        """α N(0, 1) + (1 − α) δ₀."""
+        logit = torch.tensor(math.log(self.alpha) - math.log1p(-self.alpha), device=self.device)
+        return SpikeSlab(logit, torch.zeros_like(logit), torch.ones_like(logit), validate_args=False)
+
+    def _component_kls(self, posterior: SpikeSlabPosterior, pseudo: SpikeSlabPosterior) -> Tensor:
+        """KL(q(z|x) ‖ q(z|x_u)), nats, ``(batch, U)``."""
+        q = posterior.distribution()
+        return -q.entropy().sum(1, keepdim=True) - cross_log_density(q.moments(), pseudo.distribution())
+
+    def _log_choice(self, component_kls: Tensor, x: Tensor) -> Tensor:
+        """ln c(x), ``(batch, U)``."""
+        if self.choice == "optimal":
+            return (-component_kls).log_softmax(1)
+        return self.classifier(x.flatten(1)).float().log_softmax(1)
+
+    def _kl_to_prior(self, posterior: SpikeSlabPosterior, pseudo: SpikeSlabPosterior | None, x: Tensor) -> Tensor:
+        """What the bound charges for the code, the choice of a pseudo-input included, nats, ``(batch,)``."""
+        if pseudo is None:
+            return kl_divergence(posterior.distribution(), self._fixed_prior()).sum(1)
+        kls = self._component_kls(posterior, pseudo)
+        log_choice = self._log_choice(kls, x)
+        return (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
+
+    def _log_prior(self, z: Tensor, pseudo: SpikeSlabPosterior | None) -> Tensor:
+        """ln p(z), nats, ``(batch,)``."""
+        if pseudo is None:
+            return self._fixed_prior().log_prob(z).sum(1)
+        log_densities = cross_log_density(Moments.of_sample(z), pseudo.distribution())
+        return log_densities.logsumexp(1) - math.log(self.n_pseudo_inputs)
+
+    def _sparsity(self, pseudo: SpikeSlabPosterior | None) -> Tensor:
+        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean over pseudo-inputs and dimensions; 0 for the fixed prior."""
+        if pseudo is None:
+            return torch.zeros((), device=self.device)
+        log_on = F.logsigmoid(pseudo.spike_logit).flatten().logsumexp(0)
+        log_off = F.logsigmoid(-pseudo.spike_logit).flatten().logsumexp(0)
+        return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
+
+    @property
+    def title(self) -> str:
+        return f"VSC (α = {self.alpha:g})"
+
+
+class VSCWarmup(VSC):
+    """VSC whose slab is warmed up: λ is 0 for ``warmup_steps``, then rises linearly to 1 over ``ramp_steps``.
+
+    Args:
+        warmup_steps: optimiser steps at λ = 0, at least 0; codes are then nearly binary, as the slab carries nothing.
+        ramp_steps: optimiser steps of the rise, at least 1. Other settings as in :class:`VSC`.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, warmup_steps: int = 1000, ramp_steps: int = 1000, **settings):
+        super().__init__(input_shape, **settings)
+        self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=0)
+        self.ramp_steps = check_integer("ramp_steps", ramp_steps, minimum=1)
+
+    def warmth(self, step: int | None) -> float:
+        return 1.0 if step is None else min(1.0, max(0.0, (step - self.warmup_steps) / self.ramp_steps))
+
+    @property
+    def title(self) -> str:
+        return f"VSC with warm-up (α = {self.alpha:g})"
