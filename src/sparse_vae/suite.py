@@ -478,8 +478,9 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     """
     check_writable(suite.folder)
     finished = {run.name for run in suite.runs if is_finished(suite.folder / run.name, run.config)}
+    # The first seed of everything comes first, so that a suite that is stopped half-way can be looked at.
     tasks = [(run.name, _train_one, (run, suite.folder / run.name, suite.root))
-             for run in suite.runs if run.name not in finished]
+             for run in sorted(suite.runs, key=lambda run: run.config.training.seed) if run.name not in finished]
     return _collect([run.name for run in suite.runs], finished, _execute(tasks, scheduler, "run"))
 
 

@@ -55,7 +55,7 @@ def _hard_concrete(logits: Tensor, uniform: Tensor, temperature: float) -> Tenso
 
 def _straight_through(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     soft = _concrete(logits, uniform, temperature)
-    return (uniform.logit() > -logits).to(soft) + soft - soft.detach()
+    return (uniform.logit() > -logits).to(soft) + (soft - soft.detach())
 
 
 SPIKES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {

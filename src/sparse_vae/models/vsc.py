@@ -11,7 +11,9 @@ distribution c(x) over them is charged for its choice, which keeps the objective
 
     −ELBO(x) = E_q[−ln p(x|z)] + Σ_u c_u KL(q(z|x) ‖ q(z|x_u)) + KL(c ‖ uniform),
 
-and the mean spike rate γ̄ of the pseudo-inputs is held at α by a term outside the bound, J · KL(γ̄ ‖ α).
+and a term outside the bound holds the spikes at α: J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), where γ̄ is the mean over the
+dimensions of Σ_u c_u γ_u. It has to be weighted by the choice, as in the authors' code: a plain mean over pseudo-inputs
+is met by pseudo-inputs that nothing chooses, and the others stay dense.
 ``choice="classifier"`` learns c(x) as a linear layer on x; ``choice="optimal"`` takes the c that minimises the bound,
 c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−KL_u), and has nothing to learn.
 
@@ -39,6 +41,8 @@ from sparse_vae.models.base import LatentVariableModel
 
 PRIORS = ("pseudo-inputs", "fixed")
 CHOICES = ("optimal", "classifier")
+LARGEST_LOG_VARIANCE = 12.0
+"""Bound on |ln σ²|: a learned prior follows the posterior, so that nothing else ties the scale of an idle slab."""
 
 
 class SpikeSlabPosterior(NamedTuple):
@@ -50,7 +54,7 @@ class SpikeSlabPosterior(NamedTuple):
 
     def distribution(self, warmth: float = 1.0) -> SpikeSlab:
         """The spike-and-slab; ``warmth`` is λ of the warm-up, 1 leaves the slab as it is."""
-        variance = warmth * self.log_variance.exp() + 1 - warmth
+        variance = warmth * self.log_variance.exp() + (1 - warmth)
         return SpikeSlab(self.spike_logit, warmth * self.mean, variance.sqrt(), validate_args=False)
 
 
@@ -120,7 +124,8 @@ class VSC(LatentVariableModel):
             self.pseudo_inputs.copy_(x[rows])
 
     def encode(self, x: Tensor) -> SpikeSlabPosterior:
-        return SpikeSlabPosterior(*self.encoder_outputs(x))
+        mean, log_variance, spike_logit = self.encoder_outputs(x)
+        return SpikeSlabPosterior(mean, log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE), spike_logit)
 
     def code(self, x: Tensor) -> Tensor:
         """E[z|x] = γμ where the spike is more likely on than off, exactly 0 elsewhere."""
@@ -139,21 +144,23 @@ class VSC(LatentVariableModel):
         progress = 1.0 if step is None else min(1.0, step / self.anneal_steps)
         return self.temperature * (self.final_temperature / self.temperature) ** progress
 
+    def _ramp(self, step: int | None) -> float:
+        """Weight of the KL and of the sparsity term at an optimiser step, in (0, 1]."""
+        return 1.0 if step is None else min(1.0, (step + 1) / self.kl_ramp_steps)
+
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> VSCLoss:
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         z = posterior.distribution(self.warmth(step)).rsample(
             estimator=self.estimator, temperature=self.temperature_at(step), generator=generator)
         reconstruction = self.reconstruction_nll(x, z).mean()
-        weight = 1.0 if step is None else min(1.0, (step + 1) / self.kl_ramp_steps)
-        kl = weight * self._kl_to_prior(posterior, pseudo, x).mean()
-        sparsity = weight * self._sparsity(pseudo)
+        kl, sparsity = (self._ramp(step) * term.mean() for term in self._prior_terms(posterior, pseudo, x))
         return VSCLoss(reconstruction + kl + sparsity, reconstruction, kl, sparsity)
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One-sample estimate of −ELBO with exact spikes, nats, ``(batch,)``; without the sparsity term."""
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         z = posterior.distribution().sample(generator=generator)
-        return self.reconstruction_nll(x, z) + self._kl_to_prior(posterior, pseudo, x)
+        return self.reconstruction_nll(x, z) + self._prior_terms(posterior, pseudo, x)[0]
 
     def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats; the prior is the mixture itself."""
@@ -225,13 +232,16 @@ class VSC(LatentVariableModel):
             return (-component_kls).log_softmax(1)
         return self.classifier(x.flatten(1)).float().log_softmax(1)
 
-    def _kl_to_prior(self, posterior: SpikeSlabPosterior, pseudo: SpikeSlabPosterior | None, x: Tensor) -> Tensor:
-        """What the bound charges for the code, the choice of a pseudo-input included, nats, ``(batch,)``."""
+    def _prior_terms(self, posterior: SpikeSlabPosterior, pseudo: SpikeSlabPosterior | None,
+                     x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the bound charges for the code, the choice included, and the sparsity term, nats, ``(batch,)`` both."""
         if pseudo is None:
-            return kl_divergence(posterior.distribution(), self._fixed_prior()).sum(1)
+            kl = kl_divergence(posterior.distribution(), self._fixed_prior()).sum(1)
+            return kl, torch.zeros_like(kl)
         kls = self._component_kls(posterior, pseudo)
         log_choice = self._log_choice(kls, x)
-        return (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
+        kl = (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
+        return kl, self._sparsity(log_choice, pseudo)
 
     def _log_prior(self, z: Tensor, pseudo: SpikeSlabPosterior | None) -> Tensor:
         """ln p(z), nats, ``(batch,)``."""
@@ -240,17 +250,19 @@ class VSC(LatentVariableModel):
         log_densities = cross_log_density(Moments.of_sample(z), pseudo.distribution())
         return log_densities.logsumexp(1) - math.log(self.n_pseudo_inputs)
 
-    def _sparsity(self, pseudo: SpikeSlabPosterior | None) -> Tensor:
-        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean over pseudo-inputs and dimensions; 0 for the fixed prior."""
-        if pseudo is None:
-            return torch.zeros((), device=self.device)
-        log_on = F.logsigmoid(pseudo.spike_logit).flatten().logsumexp(0)
-        log_off = F.logsigmoid(-pseudo.spike_logit).flatten().logsumexp(0)
+    def _sparsity(self, log_choice: Tensor, pseudo: SpikeSlabPosterior) -> Tensor:
+        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean spike rate of the chosen pseudo-inputs, nats, ``(batch,)``."""
+        log_on, log_off = ((log_choice + F.logsigmoid(logit).logsumexp(1)).logsumexp(1)
+                           for logit in (pseudo.spike_logit, -pseudo.spike_logit))
         return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
 
     @property
     def title(self) -> str:
-        return f"VSC (α = {self.alpha:g})"
+        return f"VSC{self._details}"
+
+    @property
+    def _details(self) -> str:
+        return ("" if self.prior == "pseudo-inputs" else ", fixed prior") + f" (α = {self.alpha:g})"
 
 
 class VSCWarmup(VSC):
@@ -271,4 +283,4 @@ class VSCWarmup(VSC):
 
     @property
     def title(self) -> str:
-        return f"VSC with warm-up (α = {self.alpha:g})"
+        return f"VSC-WU{self._details}"

@@ -1,0 +1,283 @@
+r"""How well single latent dimensions stand for the true factors of the data.
+
+Codes c ∈ R^J, factors v ∈ R^K. A factor of whole numbers (a bool is one) is a class; any other is continuous.
+
+    MIG      (1/K) Σ_k [I(c₍₁₎; v_k) − I(c₍₂₎; v_k)] / H(v_k), the two most informative dimensions      Chen et al. 2018
+    SAP      (1/K) Σ_k [S₍₁₎ₖ − S₍₂₎ₖ], S_jk: how well c_j alone predicts v_k                      Kumar et al. 2018
+    DCI      importances R_jk of c_j for v_k                                                  Eastwood & Williams 2018
+             disentanglement  Σ_j ρ_j (1 − H_K(R_j· / Σ_k R_jk)),  ρ_j = Σ_k R_jk / Σ R
+             completeness     Σ_k ρ_k (1 − H_J(R_·k / Σ_j R_jk)),  ρ_k = Σ_j R_jk / Σ R
+             informativeness  how well all of c predicts v, mean over the factors
+    matched  the one-to-one assignment of dimensions to sources with the largest mean |correlation|
+
+The definitions are those of disentanglement_lib (Locatello et al. 2019), except that
+
+- a dimension that never varies is worth nothing, whatever its value, and a second dimension that is missing (J = 1)
+  counts as one; the library gives NaN or an error there. A factor that never varies is an error;
+- continuous factors are binned for MIG like the codes;
+- train and test data of SAP and DCI are two thirds and one third of the given data, divided at random by a seed;
+- DCI's estimator is another by default (:func:`dci`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.metrics import mutual_info_score
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from sparse_vae.checks import SettingError, check_integer
+
+TRAIN_SHARE = 2 / 3
+
+
+class DCI(NamedTuple):
+    """Each at most 1; the first two are at least 0.
+
+    Attributes:
+        disentanglement: whether a dimension serves one factor only, mean over dimensions weighted by importance.
+        completeness: whether a factor is served by one dimension only, mean over factors weighted by importance.
+        informativeness: test accuracy of the factors predicted from the code (R² with a regressor), mean over factors.
+    """
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+
+
+class SourceMatching(NamedTuple):
+    """Which dimension stands for which source.
+
+    Attributes:
+        assignment: index of each source's dimension, int64 ``(n_sources,)``; −1 where there are too few dimensions.
+        scores: |correlation| of each source with its dimension, float64 ``(n_sources,)`` in [0, 1]; 0 where unmatched.
+        mean: of the scores, over all sources.
+    """
+
+    assignment: Tensor
+    scores: Tensor
+    mean: float
+
+
+def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
+    """MIG, in [0, 1]: 1 where one dimension tells everything about each factor and every other one nothing.
+
+    Args:
+        codes: ``(n, latent_dim)``; each dimension is divided into bins of equal width between its extremes.
+        factors: ``(n, n_factors)``.
+        bins: at least 2; the papers use 20.
+
+    Raises:
+        SettingError: ``bins`` out of range, or codes and factors that cannot be compared.
+
+    >>> factors = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> round(mutual_information_gap(factors.float(), factors), 6)
+    1.0
+    """
+    check_integer("bins", bins, minimum=2)
+    codes, factors = _checked(codes, factors)
+    code_bins = _equal_bins(codes, bins).T.numpy()
+    gaps = []
+    for factor in factors.T:
+        classes = (factor if _is_discrete(factor) else _equal_bins(factor[:, None], bins)[:, 0]).long().numpy()
+        second, first = sorted([0.0, *(mutual_info_score(classes, code) for code in code_bins)])[-2:]
+        gaps.append((first - second) / mutual_info_score(classes, classes))
+    return sum(gaps) / len(gaps)
+
+
+def sap(codes: Tensor, factors: Tensor, *, score: Callable[[Tensor, Tensor], Tensor] | None = None) -> float:
+    """SAP, the separated attribute predictability, in [0, 1]: how much the best dimension is ahead of the second.
+
+    Args:
+        codes: ``(n, latent_dim)``.
+        factors: ``(n, n_factors)``.
+        score: gives S, ``(latent_dim, n_factors)``, from both: :func:`threshold_accuracy`, the default, for discrete
+            factors, :func:`squared_correlation` for continuous ones.
+
+    Raises:
+        SettingError: codes and factors that cannot be compared, or continuous factors with the default score.
+    """
+    if codes.ndim == 2 and codes.shape[1] == 1:
+        codes = torch.cat([codes, torch.zeros_like(codes)], 1)
+    first, second = (score or threshold_accuracy)(codes, factors).topk(2, 0).values
+    return (first - second).mean().item()
+
+
+def threshold_accuracy(codes: Tensor, factors: Tensor, *, seed: int = 0) -> Tensor:
+    """Test accuracy of each discrete factor predicted from each dimension alone, ``(latent_dim, n_factors)``.
+
+    The classifier is the library's, a linear support vector machine (C = 0.01, classes balanced). Its training is
+    balanced and its accuracy is not: for a rare factor a dimension that never varies, and so always names the first
+    class, may come second with the share of that class.
+
+    Args:
+        codes: ``(n, latent_dim)``.
+        factors: whole numbers, ``(n, n_factors)``.
+        seed: of the division into train and test data.
+
+    Raises:
+        SettingError: codes and factors that cannot be compared, or continuous factors.
+    """
+    codes, factors = _checked(codes, factors)
+    _check_discrete(factors)
+    train, test = _divided(len(codes), seed)
+    codes = torch.where(_varies(codes[train]), codes, 0)
+    return torch.tensor([[_one_dimension_accuracy(code[train], factor[train], code[test], factor[test])
+                          for factor in factors.T] for code in codes.T], dtype=torch.float64)
+
+
+def _one_dimension_accuracy(train_code: Tensor, train_factor: Tensor, test_code: Tensor, test_factor: Tensor) -> float:
+    if not _varies(train_factor):
+        return (test_factor == train_factor[0]).double().mean().item()
+    classifier = LinearSVC(C=0.01, class_weight="balanced", dual=False).fit(train_code[:, None], train_factor)
+    return float(classifier.score(test_code[:, None], test_factor))
+
+
+def squared_correlation(codes: Tensor, factors: Tensor) -> Tensor:
+    """Squared correlation of each dimension with each factor, float64 ``(latent_dim, n_factors)``, in [0, 1].
+
+    It is R² of the factor's linear regression on that dimension alone; 0 where the dimension never varies.
+
+    Args:
+        codes: ``(n, latent_dim)``.
+        factors: ``(n, n_factors)``.
+
+    Raises:
+        SettingError: codes and factors that cannot be compared.
+    """
+    codes, factors = _checked(codes, factors)
+    return (_standardised(codes).T @ _standardised(factors)).square().clamp(max=1)
+
+
+def dci(codes: Tensor, factors: Tensor, *, estimator: BaseEstimator | None = None, seed: int = 0) -> DCI:
+    """Disentanglement, completeness and informativeness, from the importances of a tree ensemble.
+
+    Args:
+        codes: ``(n, latent_dim)``.
+        factors: ``(n, n_factors)``.
+        estimator: an unfitted scikit-learn estimator with ``feature_importances_``; a clone is fitted to each factor.
+            ``GradientBoostingClassifier()`` is the library's. The default is 50 extremely randomised trees of depth at
+            most 8 that see all dimensions at each split: the same importances (fall of the impurity), ten to fifteen
+            times as fast; scores differ by up to 0.15, so never compare those of two estimators. A regressor takes
+            continuous factors.
+        seed: of the division into train and test data, and of the default estimator.
+
+    Raises:
+        SettingError: codes and factors that cannot be compared, an estimator without importances, or continuous
+            factors with a classifier.
+    """
+    codes, factors = _checked(codes, factors)
+    train, test = _divided(len(codes), seed)
+    if estimator is None:
+        estimator = ExtraTreesClassifier(50, max_depth=8, max_features=None, random_state=seed)
+    if not hasattr(type(estimator), "feature_importances_"):
+        raise SettingError(f"estimator must have feature_importances_; got {type(estimator).__name__}")
+    if is_classifier(estimator):
+        _check_discrete(factors)
+    fitted = [clone(estimator).fit(codes[train].numpy(), factor[train].numpy()) for factor in factors.T]
+    importances = torch.stack([torch.from_numpy(model.feature_importances_).double() for model in fitted], 1)
+    scores = [model.score(codes[test].numpy(), factor[test].numpy())
+              for model, factor in zip(fitted, factors.T, strict=True)]
+    return DCI(disentanglement(importances), completeness(importances), float(sum(scores) / len(scores)))
+
+
+def disentanglement(importances: Tensor) -> float:
+    """Whether each dimension is important for one factor only, in [0, 1]; 0 where nothing is important.
+
+    Args:
+        importances: R, at least 0, ``(latent_dim, n_factors)``.
+
+    >>> disentanglement(torch.eye(3))
+    1.0
+    """
+    totals = importances.double().sum(1)
+    if not totals.any():
+        return 0.0
+    shares = importances / totals.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
+    spread = torch.special.entr(shares).sum(1) / math.log(max(importances.shape[1], 2))
+    return ((1 - spread) @ totals / totals.sum()).item()
+
+
+def completeness(importances: Tensor) -> float:
+    """Whether each factor has one important dimension only: :func:`disentanglement` with the roles exchanged."""
+    return disentanglement(importances.T)
+
+
+def matched_sources(codes: Tensor, sources: Tensor) -> SourceMatching:
+    """Give each source a latent dimension of its own, so that the mean |correlation| is the largest (Hungarian method).
+
+    Args:
+        codes: ``(n, latent_dim)``.
+        sources: ``(n, n_sources)``, binary or continuous.
+
+    Raises:
+        SettingError: codes and sources that cannot be compared.
+
+    >>> sources = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> matched_sources(torch.stack([-sources[:, 1], sources[:, 0]], 1), sources).assignment
+    tensor([1, 0])
+    """
+    correlations = squared_correlation(codes, sources).sqrt()
+    dimensions, matched = (torch.from_numpy(index) for index in linear_sum_assignment(correlations, maximize=True))
+    assignment = torch.full((sources.shape[1],), -1)
+    scores = torch.zeros(sources.shape[1], dtype=torch.float64)
+    assignment[matched] = dimensions
+    scores[matched] = correlations[dimensions, matched]
+    return SourceMatching(assignment, scores, scores.mean().item())
+
+
+def _checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64 on the CPU if they can be compared, else a :class:`SettingError`."""
+    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or 0 in (*codes.shape, *factors.shape):
+        raise SettingError("codes must be (n, latent_dim) and factors (n, n_factors), none of them 0; got shapes "
+                           f"{tuple(codes.shape)} and {tuple(factors.shape)}")
+    codes, factors = codes.detach().cpu().double(), factors.detach().cpu().double()
+    if not (codes.isfinite().all() and factors.isfinite().all()):
+        raise SettingError("codes and factors must be finite; got NaN or infinite values")
+    constant = (~_varies(factors)).nonzero().flatten().tolist()
+    if constant:
+        raise SettingError(f"every factor must vary over the observations; column(s) {constant} of the factors have "
+                           f"one value in n = {len(factors)}: leave them out")
+    return codes, factors
+
+
+def _check_discrete(factors: Tensor) -> None:
+    continuous = [column for column, factor in enumerate(factors.T) if not _is_discrete(factor)]
+    if continuous:
+        raise SettingError(f"factors must be whole numbers, one for each class; column(s) {continuous} are not: "
+                           "use a regressor (dci) or score=squared_correlation (sap) for continuous factors")
+
+
+def _is_discrete(factor: Tensor) -> bool:
+    return torch.equal(factor, factor.round())
+
+
+def _varies(values: Tensor) -> Tensor:
+    """Whether a column has more than one value, bool; exact, where a variance would have rounding errors."""
+    return values.amax(0) > values.amin(0)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Columns of mean 0 and norm 1; a column that never varies becomes 0."""
+    centred = torch.where(_varies(values), values - values.mean(0), 0)
+    return centred / centred.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def _equal_bins(values: Tensor, bins: int) -> Tensor:
+    """The bin of each value, int64 in [0, bins), of equal width between the extremes of its column."""
+    low, high = values.amin(0), values.amax(0)
+    place = (values - low) / torch.where(high > low, high - low, 1)
+    return (place * bins).long().clamp(max=bins - 1)
+
+
+def _divided(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the train and the test data, both at least one for n ≥ 2."""
+    generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
+    return torch.randperm(n, generator=generator).tensor_split([int(n * TRAIN_SHARE)])

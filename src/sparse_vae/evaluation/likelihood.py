@@ -1,0 +1,52 @@
+r"""The importance-weighted bound on −ln p(x) (Burda, Grosse & Salakhutdinov 2016, equation 8).
+
+    −ln p(x) ≤ L_K(x) = −ln (1/K) Σ_k p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)
+
+Its mean falls with K: from −ELBO at K = 1 towards −ln p(x).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparse_vae.checks import check_integer
+from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.training import EVALUATION_BATCH
+
+
+@torch.no_grad()
+def importance_weighted_nll(model: LatentVariableModel, x: Tensor, n_samples: int = 500, *,
+                            batch_size: int = EVALUATION_BATCH, generator: torch.Generator | None = None) -> Tensor:
+    """One draw of the bound L_K for each observation, nats, ``(n,)``.
+
+    Args:
+        model: a model with a prior: ``log_importance_weight(x, generator=...)`` gives ln p(x, z) − ln q(z|x),
+            ``(batch,)`` in nats, for one z ~ q(z|x).
+        x: observations, ``(n, *input_shape)``, n at least 1.
+        n_samples: K, at least 1; 500 or more for a table.
+        batch_size: rows, observations times samples, that the model sees at once, at least 1. Memory grows with it
+            and not with K; another size draws other noise.
+        generator: source of randomness, on the device of ``x``.
+
+    Raises:
+        SettingError: ``n_samples`` or ``batch_size`` out of range.
+    """
+    check_integer("n_samples", n_samples, minimum=1)
+    check_integer("batch_size", batch_size, minimum=1)
+    return torch.cat([math.log(n_samples) - _log_sum_of_weights(model, batch, n_samples, batch_size, generator)
+                      for batch in x.split(batch_size)]).to(x)
+
+
+def _log_sum_of_weights(model: LatentVariableModel, x: Tensor, n_samples: int, batch_size: int,
+                        generator: torch.Generator | None) -> Tensor:
+    """ln Σ_k p(x, z_k) / q(z_k|x), summed in float64 on the CPU since not every device has it, ``(batch,)``."""
+    at_once = max(1, batch_size // len(x))
+    total = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    for done in range(0, n_samples, at_once):
+        copies = x.expand(min(at_once, n_samples - done), *x.shape)
+        log_weights = model.log_importance_weight(copies.flatten(0, 1), generator=generator)
+        total = total.logaddexp(log_weights.view(copies.shape[:2]).cpu().double().logsumexp(0))
+    return total

@@ -1,0 +1,107 @@
+"""What simple classifiers read from a code when few of the training data are labelled.
+
+The labels' budget is drawn once for a seed: two probes, or two models, with the same seed and the same training
+labels see the same labelled observations.
+
+    logistic    C = 1 (scikit-learn's default), features scaled by the labelled codes' mean and deviation
+    neighbours  majority of the nearest labelled codes, as they are: for the cosine distance 1 − aᵀb / ‖a‖‖b‖ the
+                origin means "inactive", and centring would move it
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from sparse_vae.checks import SettingError, check_choice, check_integer
+
+METRICS = ("cosine", "euclidean")
+MOST_STEPS = 1000
+
+
+def labelled_subset(labels: Tensor, n_labels: int, seed: int = 0) -> Tensor:
+    """A random choice of observations with the classes in proportion, and each of them in it.
+
+    Args:
+        labels: int64, ``(n,)``.
+        n_labels: how many to choose, at least the number of classes and at most n.
+        seed: of the choice, at least 0.
+
+    Returns:
+        Indices, int64 ``(n_labels,)``, in random order; classes of equal size differ by at most one.
+
+    Raises:
+        SettingError: a budget or a seed out of range, or fewer than two classes.
+    """
+    classes = labels.unique()
+    if len(classes) < 2:
+        raise SettingError(f"train_labels must hold at least 2 classes; got {len(classes)}: {classes.tolist()}")
+    check_integer("n_labels", n_labels, minimum=len(classes), maximum=len(labels))
+    generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
+    order = torch.randperm(len(labels), generator=generator)
+    shuffled = labels.cpu()[order]
+    queue = torch.empty(len(labels), dtype=torch.float64)  # the share of its class that comes before an observation
+    for label in classes.cpu():
+        members = shuffled == label
+        size = int(members.sum())
+        queue[members] = torch.arange(size, dtype=torch.float64) / size
+    return order[queue.argsort(stable=True)[:n_labels]]
+
+
+def logistic_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
+                   n_labels: int, seed: int = 0) -> float:
+    """Test accuracy, in [0, 1], of multinomial logistic regression on the codes of ``n_labels`` observations.
+
+    Args:
+        train_codes, test_codes: ``(n, latent_dim)``, from ``model.code``.
+        train_labels, test_labels: int64, ``(n,)``.
+        n_labels, seed: the budget, see :func:`labelled_subset`.
+
+    Raises:
+        SettingError: shapes that do not fit together, or what :func:`labelled_subset` refuses.
+    """
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_STEPS))
+    return _accuracy(classifier, train_codes, train_labels, test_codes, test_labels, n_labels, seed)
+
+
+def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
+              n_labels: int, seed: int = 0, *, n_neighbours: int = 5, metric: str = "cosine") -> float:
+    """Test accuracy, in [0, 1], of the majority of the nearest among ``n_labels`` labelled codes.
+
+    Args:
+        train_codes, test_codes: ``(n, latent_dim)``, from ``model.code``; neither centred nor scaled.
+        train_labels, test_labels: int64, ``(n,)``.
+        n_labels, seed: the budget, see :func:`labelled_subset`.
+        n_neighbours: at least 1 and at most ``n_labels``.
+        metric: ``"cosine"``, for which an all-zero code is at distance 1 from every other, or ``"euclidean"``.
+
+    Raises:
+        SettingError: an unknown metric, shapes that do not fit together, a number of neighbours out of range, or what
+            :func:`labelled_subset` refuses.
+    """
+    check_choice("metric", metric, METRICS)
+    check_integer("n_neighbours", n_neighbours, minimum=1,
+                  maximum=check_integer("n_labels", n_labels, minimum=1))
+    classifier = KNeighborsClassifier(n_neighbours, metric=metric, algorithm="brute")
+    return _accuracy(classifier, train_codes, train_labels, test_codes, test_labels, n_labels, seed)
+
+
+def _accuracy(classifier, train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
+              n_labels: int, seed: int) -> float:
+    """Fit a scikit-learn classifier to the labelled subset and count its hits on the test data."""
+    for part, codes, labels in (("train", train_codes, train_labels), ("test", test_codes, test_labels)):
+        if codes.ndim != 2 or labels.shape != codes.shape[:1]:
+            raise SettingError(f"{part}_codes must be (n, latent_dim) and {part}_labels (n,); got shapes "
+                               f"{tuple(codes.shape)} and {tuple(labels.shape)}")
+    chosen = labelled_subset(train_labels, n_labels, seed)
+    classifier.fit(_array(train_codes)[chosen], _array(train_labels)[chosen])
+    return float(classifier.score(_array(test_codes), _array(test_labels)))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()

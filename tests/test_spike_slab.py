@@ -1,0 +1,161 @@
+"""The spike-and-slab: against Monte Carlo, against exact gradients by enumeration, and at its extremes, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.autograd import grad
+from torch.distributions import Normal, kl_divergence
+
+from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, sample_spikes
+from sparse_vae.distributions.spike_slab import Moments, cross_log_density
+
+SAMPLES = 200_000
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tensor(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture
+def p() -> SpikeSlab:
+    return SpikeSlab(tensor(-3, 0, 2), tensor(-1, 0.5, 2), tensor(0.5, 1, 0.2))
+
+
+@pytest.fixture
+def q() -> SpikeSlab:
+    return SpikeSlab(tensor(-1, 1, 0), tensor(0, 0, 1), tensor(1, 2, 0.5))
+
+
+def test_the_density_by_hand():
+    # γ = 3/4: 1/4 at 0, 3/4 of the standard normal elsewhere
+    distribution = SpikeSlab(tensor(math.log(3)), tensor(0), tensor(1))
+    assert distribution.log_prob(tensor(0)).exp().item() == pytest.approx(0.25, rel=1e-12)
+    assert distribution.log_prob(tensor(1)).exp().item() == pytest.approx(
+        0.75 * math.exp(-0.5) / math.sqrt(2 * math.pi), rel=1e-12)
+
+
+def test_samples_have_the_moments_and_exact_zeros(p):
+    z = p.sample((SAMPLES,), generator=seeded())
+    assert z.shape == (SAMPLES, 3)
+    assert torch.allclose((z != 0).double().mean(0), p.probs, atol=5e-3)
+    assert torch.allclose(z.mean(0), p.mean, atol=0.02)
+    assert torch.allclose(z.var(0), p.variance, rtol=0.02)
+    moments = p.moments()
+    assert torch.allclose(moments.first, p.mean)
+    assert torch.allclose(moments.second, p.variance + p.mean.square())
+    assert torch.equal(z[:5], p.sample((SAMPLES,), generator=seeded())[:5])
+
+
+def test_the_entropy_and_the_divergence_are_what_samples_say(p, q):
+    z = p.sample((SAMPLES,), generator=seeded())
+    assert torch.allclose(-p.log_prob(z).mean(0), p.entropy(), atol=0.02)
+    assert torch.allclose((p.log_prob(z) - q.log_prob(z)).mean(0), kl_divergence(p, q), atol=0.02)
+
+
+def test_the_divergence_of_a_slab_that_is_always_on_is_the_normals(q):
+    mean, scale = tensor(0.3, -2, 1), tensor(0.1, 1, 3)
+    always = SpikeSlab(torch.full((3,), 40.0, dtype=torch.float64), mean, scale)
+    other = SpikeSlab(torch.full((3,), 40.0, dtype=torch.float64), q.loc, q.scale)
+    assert torch.allclose(kl_divergence(always, other), kl_divergence(Normal(mean, scale), Normal(q.loc, q.scale)))
+    assert torch.equal(kl_divergence(q, q), torch.zeros(3, dtype=torch.float64))
+
+
+def test_the_bernoulli_divergence_by_hand():
+    # KL(1/2 ‖ 1/4) = ½ ln 2 + ½ ln (2/3)
+    assert bernoulli_kl(tensor(0), tensor(-math.log(3))).item() == pytest.approx(0.5 * math.log(4 / 3), rel=1e-12)
+
+
+def test_pairwise_densities_are_those_of_each_pair():
+    x = torch.randn(3, 4, 5, generator=seeded(), dtype=torch.float64)
+    components = SpikeSlab(x[0], x[1], x[2].exp())
+    y = torch.randn(3, 7, 5, generator=seeded(1), dtype=torch.float64)
+    observed = SpikeSlab(y[0], y[1], y[2].exp())
+    pairwise = SpikeSlab(*(parameter[:, None] for parameter in (observed.logits, observed.loc, observed.scale)))
+    expected = kl_divergence(pairwise, SpikeSlab(*(parameter[None] for parameter in
+                                                   (components.logits, components.loc, components.scale)))).sum(2)
+    found = -observed.entropy().sum(1, keepdim=True) - cross_log_density(observed.moments(), components)
+    assert torch.allclose(found, expected)
+    z = observed.sample(generator=seeded(2))
+    assert (z == 0).any()
+    densities = torch.stack([SpikeSlab(*parameters).log_prob(z).sum(1) for parameters in
+                             zip(components.logits, components.loc, components.scale, strict=True)], 1)
+    assert torch.allclose(cross_log_density(Moments.of_sample(z), components), densities)
+
+
+@pytest.mark.parametrize("estimator", SPIKES)
+def test_every_estimator_moves_spikes_towards_what_reconstructs_better(estimator):
+    """x = 2·z₀ − 0·z₁: the first spike helps, the second, which is noise, hurts; gradients must say so."""
+    logits = torch.zeros(4000, 2, dtype=torch.float64, requires_grad=True)
+    slab = SpikeSlab(logits, tensor(2, 2), tensor(0.1, 0.1))
+    z = slab.rsample(estimator=estimator, temperature=0.5, generator=seeded())
+    error = (tensor(2, 0) - z).square().sum()
+    helpful, harmful = grad(error, logits)[0].mean(0)
+    assert helpful < -0.1
+    assert harmful > 0.1
+
+
+def test_a_plain_bernoulli_sample_gives_the_spike_no_gradient():
+    """The trap that the estimators are there for."""
+    logits = torch.zeros(5, requires_grad=True)
+    torch.bernoulli(logits.sigmoid()).sum().backward()
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.5, 0.9])
+def test_straight_through_and_hard_concrete_spikes_have_the_rate(gamma):
+    logits = torch.full((SAMPLES,), math.log(gamma / (1 - gamma)), dtype=torch.float64)
+    straight = sample_spikes(logits, "straight-through", 0.5, generator=seeded())
+    assert ((straight == 0) | (straight == 1)).all()
+    assert straight.mean().item() == pytest.approx(gamma, abs=5e-3)
+    hard = sample_spikes(logits, "hard-concrete", 0.5, generator=seeded())
+    assert (hard != 0).double().mean().item() == pytest.approx(gamma, abs=5e-3)
+    assert (hard == 1).any()
+
+
+def test_the_scaled_sigmoid_leaks_where_true_spikes_do_not():
+    """At γ = 0.01 and c = 50, a fifth or more of the "spikes" exceed 1e-4 although 99% should be zero."""
+    logits = torch.full((SAMPLES,), math.log(0.01 / 0.99), dtype=torch.float64)
+    leaking = sample_spikes(logits, "scaled-sigmoid", 1 / 50, generator=seeded())
+    assert leaking.min() > 0
+    assert (leaking > 1e-4).double().mean() > 0.15
+
+
+@pytest.mark.parametrize("estimator", ["concrete", "hard-concrete", "straight-through"])
+def test_the_gradient_is_exact_for_a_linear_function_in_the_cold_limit(estimator):
+    """E[s] = γ, so d/dl E[s] = γ(1 − γ); relaxations approach it as the temperature falls."""
+    logits = torch.full((SAMPLES,), -1.0, dtype=torch.float64, requires_grad=True)
+    spikes = sample_spikes(logits, estimator, 0.05, generator=seeded())
+    gamma = torch.sigmoid(tensor(-1)).item()
+    assert grad(spikes.mean(), logits)[0].sum().item() == pytest.approx(gamma * (1 - gamma), rel=0.08)
+
+
+@pytest.mark.parametrize("gamma", [1e-8, 1 - 1e-8])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extremes_give_no_nan(gamma, scale, dtype):
+    logit = math.log(gamma) - math.log1p(-gamma)
+    parameters = [torch.full((1000,), value, dtype=dtype, requires_grad=True)
+                  for value in (logit, 3.0, scale)]
+    p, prior = SpikeSlab(*parameters), SpikeSlab(torch.zeros(1000, dtype=dtype), torch.tensor(0.0), torch.tensor(1.0))
+    for estimator in SPIKES:
+        z = p.rsample(estimator=estimator, generator=seeded())
+        total = z.sum() + kl_divergence(p, prior).sum() + p.entropy().sum() + p.log_prob(p.sample()).sum()
+        assert total.isfinite()
+        assert all(gradient.isfinite().all() for gradient in grad(total, parameters))
+
+
+def test_it_behaves_as_a_torch_distribution(p):
+    wide = p.expand((4, 3))
+    assert wide.batch_shape == (4, 3)
+    assert wide.sample((2,)).shape == (2, 4, 3)
+    with pytest.raises(ValueError, match="scale"):
+        SpikeSlab(tensor(0), tensor(0), tensor(0))
+    with pytest.raises(ValueError, match="logits"):
+        SpikeSlab(tensor(math.nan), tensor(0), tensor(1))
