@@ -84,7 +84,7 @@ def test_importance_weights_are_densities_of_the_model(prior):
     q = model.encode(x).distribution()
     z = q.sample(generator=seeded())
     if prior == "fixed":
-        log_prior = SpikeSlab(torch.tensor(math.log(0.01 / 0.99)), torch.tensor(0.0), torch.tensor(1.0)).log_prob(z).sum(1)
+        log_prior = SpikeSlab(torch.tensor(math.log(0.25)), torch.tensor(0.0), torch.tensor(1.0)).log_prob(z).sum(1)
     else:
         components = [model.encode(model.pseudo_inputs[u:u + 1]).distribution() for u in range(4)]
         log_prior = torch.stack([component.log_prob(z).sum(1) for component in components]).logsumexp(0) - math.log(4)

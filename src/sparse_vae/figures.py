@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # Okabe & Ito (2008): told apart by readers of every colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -195,13 +196,14 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
 
 
 def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, x_labels: Sequence[str],
-           y_labels: Sequence[str], columns: int = 3) -> Figure:
+           y_labels: Sequence[str], columns: int = 3, log_x: bool = False, log_y: bool = False) -> Figure:
     """Lines in several panels, a line of the same name in the same colour everywhere.
 
     Args:
         panels: panel title → line name → (x, y).
         x_labels, y_labels: of each panel.
         columns: panels in a row.
+        log_x, log_y: logarithmic axes.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -215,6 +217,14 @@ def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *,
         for name, (x, y) in lines.items():
             drawn[name], = axes.plot(x, y, markersize=3, linewidth=1.3, **styles[name])
         axes.set_title(title, fontsize=9)
+        if log_x:
+            axes.set_xscale("log")
+            ticks = sorted({value for x, _ in lines.values() for value in x})
+            axes.set_xticks(ticks[::-(-len(ticks) // 5)], [f"{tick:g}" for tick in ticks[::-(-len(ticks) // 5)]])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(x_label, fontsize=8)
         axes.set_ylabel(y_label, fontsize=8)
         axes.tick_params(labelsize=7)

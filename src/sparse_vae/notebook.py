@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from io import BytesIO
 
+import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -44,6 +46,18 @@ def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
     lines.insert(1, "|" + "|".join("--:" if number else ":--" for number in is_number) + "|")
     display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
             metadata={KEY: {"label": label, "tbl-cap": caption}})
+
+
+def mean_and_error(values: Sequence[float | None], digits: int) -> str:
+    """Mean ± standard error of the mean, as tables write it; the mean alone of equal values, a dash where None is.
+
+    >>> mean_and_error([1.0, 3.0], 1)
+    '2.0\xa0±\xa01.0'
+    """
+    if None in values:
+        return "—"
+    error = f"\u00a0±\u00a0{np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}" if len(set(values)) > 1 else ""
+    return f"{np.mean(values):z.{digits}f}{error}".replace("-", "−")
 
 
 def say(text: str, *, label: str) -> None:

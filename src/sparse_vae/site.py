@@ -1,7 +1,8 @@
 """The report's website: staged from ``report/`` and one suite's results, rendered, published.
 
-The chapters know no suite. Rendering copies them into ``build/site-<suite>/`` beside the suite's executed figure
-notebooks, and beside ``_variables.yml``, the values that the text states. Quarto renders that
+Most chapters know no suite. Rendering copies them into ``build/site-<suite>/`` beside the suite's executed figure
+notebooks, and beside ``_variables.yml``, the values that the text states. Chapters on a study show the figures of that
+study's own suite, whichever suite is rendered; its results are published with the project. Quarto renders the
 folder where it is installed; otherwise :mod:`sparse_vae.preview` makes plain pages of the same sources.
 """
 
@@ -24,10 +25,11 @@ from sparse_vae.checks import ExplainedError, SettingError
 from sparse_vae.datasets import describe_datasets
 from sparse_vae.files import replace
 from sparse_vae.runs import Run
-from sparse_vae.suite import Suite
+from sparse_vae.suite import Suite, load_suite
 
 MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
+EMBEDDED = re.compile(r"\{\{< embed ([\w-]+\.ipynb)#")
 
 
 class SiteError(ExplainedError, RuntimeError):
@@ -44,41 +46,49 @@ def find_quarto() -> str | None:
     return quarto if version >= MINIMUM_QUARTO else None
 
 
+def _finished_runs(suite: Suite) -> list[Run]:
+    """The results of every run of a suite; a missing one is a :class:`SettingError`."""
+    missing = [run.name for run in suite.runs if not (suite.folder / run.name / "metrics.json").exists()]
+    if missing:
+        raise SettingError(f"suite {suite.name!r} has no results for {len(missing)} of {len(suite.runs)} runs, the "
+                           f"first is {missing[0]}; make train graphics SUITE={suite.name}")
+    return [Run(suite.folder / run.name) for run in suite.runs]
+
+
+def _listed(values) -> str:
+    return ", ".join(map(str, sorted(set(values))))
+
+
+def _suite_facts(suite: Suite) -> dict:
+    """What the text can say of a suite as a whole."""
+    runs = _finished_runs(suite)
+    environments = [run.metrics["environment"] for run in runs]
+    return {"name": suite.name, "title": suite.title, "runs": len(runs),
+            "datasets": _listed(run.config.dataset for run in runs),
+            "epochs": _listed(run.config.training.epochs for run in runs),
+            "minutes": f"{sum(run.metrics['training_seconds'] for run in runs) / 60:.0f}",
+            **{key: _listed(environment[key] for environment in environments)
+               for key in ("device", "precision", "torch", "machine")}}
+
+
 def suite_variables(suite: Suite) -> dict:
     """What the chapters say of a suite, read from its results.
 
     Raises:
         SettingError: a run has no results yet.
     """
-    missing = [run.name for run in suite.runs if not (suite.folder / run.name / "metrics.json").exists()]
-    if missing:
-        raise SettingError(f"suite {suite.name!r} has no results for {len(missing)} of {len(suite.runs)} runs, the "
-                           f"first is {missing[0]}; make train graphics SUITE={suite.name}")
-    runs = [Run(suite.folder / run.name) for run in suite.runs]
-    environments = [run.metrics["environment"] for run in runs]
-
-    def listed(values) -> str:
-        return ", ".join(map(str, sorted(set(values))))
+    runs = _finished_runs(suite)
 
     def of_dataset(name: str) -> dict:
         own = [run for run in runs if run.config.dataset == name]
         wide = [run for run in own if run.config.model_settings["latent_dim"] > 2] or own
         return {"name": name, "description": describe_datasets()[name],
-                "epochs": listed(run.config.training.epochs for run in own),
-                "latents": listed(run.config.model_settings["latent_dim"] for run in wide),
+                "epochs": _listed(run.config.training.epochs for run in own),
+                "latents": _listed(run.config.model_settings["latent_dim"] for run in wide),
                 "seeds": len({run.config.training.seed for run in own}),
-                "likelihood": listed(run.metrics["likelihood"] for run in own)}
+                "likelihood": _listed(run.metrics["likelihood"] for run in own)}
 
-    return {
-        "suite": {
-            "name": suite.name, "title": suite.title, "runs": len(runs),
-            "datasets": listed(run.config.dataset for run in runs),
-            "minutes": f"{sum(run.metrics['training_seconds'] for run in runs) / 60:.0f}",
-            "device": listed(environment["device"] for environment in environments),
-            "precision": listed(environment["precision"] for environment in environments),
-            "torch": listed(environment["torch"] for environment in environments),
-            "machine": listed(environment["machine"] for environment in environments)},
-        "first": of_dataset(suite.first), "second": of_dataset(suite.second)}
+    return {"suite": _suite_facts(suite), "first": of_dataset(suite.first), "second": of_dataset(suite.second)}
 
 
 def stage(suite: Suite) -> Path:
@@ -97,12 +107,35 @@ def stage(suite: Suite) -> Path:
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(suite.root / "report", staged)
     shutil.copy(suite.root / "_quarto.yml", staged)
-    (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
     _add_extra_chapters(staged, figures)
     for path in figures:
         shutil.copy(path, staged)
+    studies = {path.parents[1].name for path in _study_figures(staged, suite)}
+    variables["studies"] = {name: _suite_facts(load_suite(name, suite.root)) for name in studies}
+    variables["studies"][suite.name] = variables["suite"]
+    (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
     _runs_table(suite).to_csv(staged / "runs.csv", index=False, float_format="%.6g")
     return staged
+
+
+def _study_figures(staged: Path, suite: Suite) -> list[Path]:
+    """Copy in the figure notebooks that chapters show and that other suites drew; returns where they were.
+
+    Raises:
+        SettingError: no suite has drawn one.
+    """
+    shown = {name for path in staged.glob("*.qmd") for name in EMBEDDED.findall(path.read_text())}
+    found = []
+    for name in sorted(shown):
+        if (staged / name).exists():
+            continue
+        sources = sorted((suite.root / "results").glob(f"*/figures/{name}"))
+        if not sources:
+            raise SettingError(f"a chapter shows {name}, which no suite has drawn: suite {suite.name!r} does not, and "
+                               "results/ has it from no other")
+        found.append(sources[0])
+        shutil.copy(sources[0], staged)
+    return found
 
 
 def _runs_table(suite: Suite) -> pd.DataFrame:

@@ -65,8 +65,9 @@ def logistic_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor
     Raises:
         SettingError: shapes that do not fit together, or what :func:`labelled_subset` refuses.
     """
+    labelled, test = _data(train_codes, train_labels, test_codes, test_labels, n_labels, seed)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_STEPS))
-    return _accuracy(classifier, train_codes, train_labels, test_codes, test_labels, n_labels, seed)
+    return float(classifier.fit(*labelled).score(*test))
 
 
 def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
@@ -85,22 +86,21 @@ def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, tes
             :func:`labelled_subset` refuses.
     """
     check_choice("metric", metric, METRICS)
-    check_integer("n_neighbours", n_neighbours, minimum=1,
-                  maximum=check_integer("n_labels", n_labels, minimum=1))
+    labelled, test = _data(train_codes, train_labels, test_codes, test_labels, n_labels, seed)
+    check_integer("n_neighbours", n_neighbours, minimum=1, maximum=n_labels)
     classifier = KNeighborsClassifier(n_neighbours, metric=metric, algorithm="brute")
-    return _accuracy(classifier, train_codes, train_labels, test_codes, test_labels, n_labels, seed)
+    return float(classifier.fit(*labelled).score(*test))
 
 
-def _accuracy(classifier, train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
-              n_labels: int, seed: int) -> float:
-    """Fit a scikit-learn classifier to the labelled subset and count its hits on the test data."""
+def _data(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor, n_labels: int,
+          seed: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Codes and labels of the labelled subset, and of the test data."""
     for part, codes, labels in (("train", train_codes, train_labels), ("test", test_codes, test_labels)):
         if codes.ndim != 2 or labels.shape != codes.shape[:1]:
             raise SettingError(f"{part}_codes must be (n, latent_dim) and {part}_labels (n,); got shapes "
                                f"{tuple(codes.shape)} and {tuple(labels.shape)}")
     chosen = labelled_subset(train_labels, n_labels, seed)
-    classifier.fit(_array(train_codes)[chosen], _array(train_labels)[chosen])
-    return float(classifier.score(_array(test_codes), _array(test_labels)))
+    return ((_array(train_codes)[chosen], _array(train_labels)[chosen]), (_array(test_codes), _array(test_labels)))
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -90,7 +90,7 @@ class VSC(LatentVariableModel):
     generative = True
     active_means = "its spike is more likely on than off (γ > ½)"
 
-    def __init__(self, input_shape: tuple[int, ...], *, alpha: float = 0.01, prior: str = "pseudo-inputs",
+    def __init__(self, input_shape: tuple[int, ...], *, alpha: float = 0.2, prior: str = "pseudo-inputs",
                  n_pseudo_inputs: int = 50, choice: str = "optimal", estimator: str = "straight-through",
                  temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
                  kl_ramp_steps: int = 1000, **settings):
