@@ -18,16 +18,14 @@ from sklearn.svm import LinearSVC
 
 from sparse_vae.checks import SettingError
 from sparse_vae.evaluation import (
-    completeness,
     dci,
-    disentanglement,
     matched_sources,
     mutual_information_gap,
     sap,
     squared_correlation,
     threshold_accuracy,
 )
-from sparse_vae.evaluation.disentanglement import _divided, _equal_bins
+from sparse_vae.evaluation.disentanglement import _divided, _equal_bins, completeness, disentanglement
 
 MEASURES = {
     "mig": mutual_information_gap,
@@ -357,7 +355,7 @@ def test_no_other_assignment_is_better(n_sources, latent_dim):
 
 
 def test_a_greedy_choice_is_not_taken():
-    # r = .9 for (0, 0) would leave (1, 1) with .1; .8 and .8 are the better pair.
+    # The largest, 0.75 of (0, 0), would leave 0.1 to (1, 1); 0.64 twice is the better pair.
     q, _ = torch.linalg.qr(torch.cat([torch.ones(9, 1), normal(9, 4)], 1).double())
     sources, rest = q[:, 1:3], q[:, 3:]
     loads = torch.tensor([[0.75, 0.64], [0.64, 0.1]], dtype=torch.float64)

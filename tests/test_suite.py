@@ -392,7 +392,8 @@ def test_outcomes_are_printed_as_they_come_even_into_a_pipe(project):
         timer.cancel()
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert line.startswith("done") and "digits/vae/seed0" in line
+    assert line.startswith("done")
+    assert "digits/vae/seed0" in line
     wait_for(lambda: not processes_in(project))
 
 

@@ -84,7 +84,8 @@ def test_importance_weights_are_densities_of_the_model(prior):
     q = model.encode(x).distribution()
     z = q.sample(generator=seeded())
     if prior == "fixed":
-        log_prior = SpikeSlab(torch.tensor(math.log(0.25)), torch.tensor(0.0), torch.tensor(1.0)).log_prob(z).sum(1)
+        fixed = SpikeSlab(torch.tensor(math.log(0.25)), torch.tensor(0.0), torch.tensor(1.0))
+        log_prior = fixed.log_prob(z).sum(1)
     else:
         components = [model.encode(model.pseudo_inputs[u:u + 1]).distribution() for u in range(4)]
         log_prior = torch.stack([component.log_prob(z).sum(1) for component in components]).logsumexp(0) - math.log(4)
@@ -97,7 +98,8 @@ def test_the_code_is_the_expected_code_with_exact_zeros(name):
     model, x = make(name, latent_dim=40), observations()
     posterior, code = model.encode(x), model.code(x)
     off = posterior.spike_logit <= 0
-    assert off.any() and not off.all()
+    assert off.any()
+    assert not off.all()
     assert (code[off] == 0).all()
     assert torch.allclose(code[~off], posterior.distribution().mean[~off])
     assert torch.equal(model.active(x), ~off)
@@ -126,7 +128,8 @@ def test_cold_slabs_carry_nothing():
     """At λ = 0 the slab is N(0, 1), whatever the encoder says."""
     posterior = make().encode(observations())
     cold = posterior.distribution(0.0)
-    assert (cold.loc == 0).all() and (cold.scale == 1).all()
+    assert (cold.loc == 0).all()
+    assert (cold.scale == 1).all()
     half = posterior.distribution(0.5)
     assert torch.allclose(half.loc, 0.5 * posterior.mean)
     assert torch.allclose(half.scale.square(), 0.5 * posterior.log_variance.exp() + 0.5)
@@ -162,8 +165,8 @@ def test_pseudo_inputs_start_as_training_observations():
 @pytest.mark.parametrize("x", [torch.zeros(8, 1, 8, 8), torch.ones(8, 1, 8, 8), observations(8)[:, :, :1, :1]],
                          ids=["black", "white", "one pixel"])
 def test_constant_images_and_batches_of_one_train_without_nan(name, prior, x):
-    model = make(name, tuple(x.shape[1:]), prior=prior, warmup_steps=4, ramp_steps=4) if name == "vsc-warmup" else \
-        make(name, tuple(x.shape[1:]), prior=prior)
+    schedule = {"warmup_steps": 4, "ramp_steps": 4} if name == "vsc-warmup" else {}
+    model = make(name, tuple(x.shape[1:]), prior=prior, **schedule)
     history = train(model, dataset(x), TrainingSettings(epochs=2, batch_size=1, learning_rate=0.01), progress=False)
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert math.isfinite(summarise(model, dataset(x))["negative_elbo"])

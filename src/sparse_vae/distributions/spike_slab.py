@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ class SpikeSlab(Distribution):
     tensor([0.0000, 1.5000])
     """
 
-    arg_constraints = {"logits": constraints.real, "loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar = {"logits": constraints.real, "loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 
@@ -136,18 +136,18 @@ class SpikeSlab(Distribution):
         """Var[z] = γ(σ² + μ²) − γ²μ²."""
         return self.probs * (self.scale.square() + (1 - self.probs) * self.loc.square())
 
-    def sample(self, sample_shape: torch.Size = torch.Size(), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: torch.Size | tuple = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Exact samples: discrete spikes, zeros that are zeros; no gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size(), *, estimator: str = "straight-through",
+    def rsample(self, sample_shape: torch.Size | tuple = (), *, estimator: str = "straight-through",
                 temperature: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
         """Samples with a gradient: exact in μ and σ, that of the estimator in γ (see :func:`sample_spikes`).
 
         Only with ``"straight-through"`` are they samples of this distribution.
         """
-        shape = self._extended_shape(sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device, generator=generator)
         spikes = sample_spikes(self.logits.expand(shape), estimator, temperature, generator=generator)
         return spikes * (self.loc + self.scale * noise)

@@ -5,9 +5,7 @@ from sparse_vae.evaluation.denoising import NOISES, add_noise
 from sparse_vae.evaluation.disentanglement import (
     DCI,
     SourceMatching,
-    completeness,
     dci,
-    disentanglement,
     matched_sources,
     mutual_information_gap,
     sap,
@@ -20,8 +18,7 @@ from sparse_vae.evaluation.reconstruction import mean_squared_error, psnr, ssim
 from sparse_vae.evaluation.sparsity import active_units, dead_fraction, hoyer, l0, treves_rolls
 from sparse_vae.evaluation.summary import batched, summarise
 
-__all__ = ["DCI", "NOISES", "SourceMatching", "active_units", "activity_rates", "add_noise", "batched", "completeness",
-           "dci", "dead_fraction", "disentanglement", "explained_variance", "hoyer", "importance_weighted_nll",
-           "knn_probe", "l0", "labelled_subset", "logistic_probe", "matched_sources", "mean_squared_error",
-           "mutual_information_gap", "psnr", "sap", "squared_correlation", "ssim", "summarise", "threshold_accuracy",
-           "treves_rolls"]
+__all__ = ["DCI", "NOISES", "SourceMatching", "active_units", "activity_rates", "add_noise", "batched", "dci",
+           "dead_fraction", "explained_variance", "hoyer", "importance_weighted_nll", "knn_probe", "l0",
+           "labelled_subset", "logistic_probe", "matched_sources", "mean_squared_error", "mutual_information_gap",
+           "psnr", "sap", "squared_correlation", "ssim", "summarise", "threshold_accuracy", "treves_rolls"]

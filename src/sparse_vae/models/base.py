@@ -87,7 +87,7 @@ class LatentVariableModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
 
     def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats, ``(batch,)``; models with a prior only."""
+        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats, ``(batch,)``; needs a prior."""
         raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:

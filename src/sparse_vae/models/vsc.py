@@ -97,7 +97,7 @@ class VSC(LatentVariableModel):
         super().__init__(input_shape, **settings)
         self.alpha = check_number("alpha", alpha, above=0, maximum=1)
         if alpha == 1:
-            raise SettingError("alpha must be below 1: a slab that is always on is a VAE's; got 1")
+            raise SettingError("alpha must be below 1, where the slab would always be on, as in a VAE; got 1")
         self.prior = check_choice("prior", prior, PRIORS)
         self.choice = check_choice("choice", choice, CHOICES)
         self.estimator = check_choice("estimator", estimator, SPIKES)
@@ -197,7 +197,7 @@ class VSC(LatentVariableModel):
         return self._log_choice(self._component_kls(posterior, pseudo), x).exp()
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:
-        """KL(q(zⱼ|x) ‖ p(zⱼ)) nats, ``(batch, latent_dim)``: over pseudo-inputs, the mean under c, without its charge."""
+        """KL(q(zⱼ|x) ‖ p(zⱼ)) nats, ``(batch, latent_dim)``: over pseudo-inputs the mean under c, not charged."""
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         q = posterior.distribution()
         if pseudo is None:
@@ -251,7 +251,7 @@ class VSC(LatentVariableModel):
         return log_densities.logsumexp(1) - math.log(self.n_pseudo_inputs)
 
     def _sparsity(self, log_choice: Tensor, pseudo: SpikeSlabPosterior) -> Tensor:
-        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean spike rate of the chosen pseudo-inputs, nats, ``(batch,)``."""
+        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean rate of the chosen pseudo-inputs, nats, ``(batch,)``."""
         log_on, log_off = ((log_choice + F.logsigmoid(logit).logsumexp(1)).logsumexp(1)
                            for logit in (pseudo.spike_logit, -pseudo.spike_logit))
         return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
