@@ -162,6 +162,42 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
     assert all(any(title in text for text in words) for title in titles)
 
 
+STUDIES = {
+    "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
+    "one_image": ("digits", {"fig-one-image", "fig-switched-off", "one-image-finding"}),
+    "probes": ("digits", {"tbl-probes", "fig-probes", "probe-finding"}),
+    "disentanglement": ("smiley", {"tbl-disentanglement", "fig-disentanglement", "disentanglement-finding"}),
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_takes_every_model(name, tmp_path, run_cells):
+    dataset, labels = STUDIES[name]
+    quick = {"code_size": {"reference": str(NOTEBOOKS.parent / "experiments" / "reference.csv")},
+             "probes": {"budgets": [20, 50]}}
+    shown = run_cells(name, runs=write_runs(tmp_path, dataset), **quick.get(name, {}))
+    assert shown.keys() == labels
+
+
+def test_numbers_are_set_beside_published_ones_by_hand(tmp_path, run_cells):
+    folder = write_runs(tmp_path, "digits")[1]  # a VAE with J = 3
+    path = Path(folder) / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "negative_elbo": 10.0}))
+    reference = tmp_path / "reference.csv"
+    reference.write_text("dataset,model,latent_dim,negative_elbo,source\ndigits,VAE,3,12.5,someone\n")
+    shown = run_cells("code_size", runs=[folder], reference=str(reference))
+    row = [cell.strip() for cell in shown["tbl-code-size"]["text/markdown"].splitlines()[2].split("|")]
+    assert row[1:7] == ["VAE", "3", "1", "10.00", "12.5", "−2.5"]
+    assert "Of 1 published numbers, 1 are reached" in shown["size-finding"]["text/markdown"]
+
+
+def test_the_study_of_spikes_tells_objective_from_bound(tmp_path, run_cells):
+    shown = run_cells("spike_sharpness", variants=[["scaled-sigmoid", 0.5], ["straight-through", 0.5]],
+                      settings={"latent_dim": 4, "epochs": 1, "prior": "fixed", "backbone": "mlp", "hidden_dim": 16})
+    assert shown.keys() == {"tbl-spike-sharpness", "fig-spike-sharpness", "sharpness-finding"}
+    assert "scaled-sigmoid, c = 2" in shown["tbl-spike-sharpness"]["text/markdown"]
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_latent_grids_take_one_dimension_and_two(latent_dim, tmp_path, run_cells):
     runs = write_runs(tmp_path, "digits", latent_dim=latent_dim)

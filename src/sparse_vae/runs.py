@@ -158,8 +158,8 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What figures call it."""
-        return self.model.title
+        """What figures call it; the weights are not needed for it."""
+        return make_model(self.config.model, (1, 1, 1), **self.config.model_settings).title
 
 
 def open_runs(folders: Iterable[str], *, models: Iterable[str], dataset: str, settings: dict[str, object],
