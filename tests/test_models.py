@@ -239,3 +239,31 @@ def test_a_setting_that_cannot_be_used_is_named(setting, value, allowed):
     assert str(error.value).startswith(f"{setting} must be ")
     assert allowed in str(error.value)
     assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.generative])
+def test_importance_weights_average_to_the_bound(name, likelihood):
+    """E_q[ln p(x, z) − ln q(z|x)] is the ELBO; of a mixture prior, whose choice −ELBO charges, it may be better."""
+    model, x = make(name, likelihood=likelihood), observations((1, 8, 8), likelihood, n=1)
+    many = x.expand(20_000, -1, -1, -1)
+    with torch.no_grad():
+        weights = -model.log_importance_weight(many, generator=seeded()).mean().item()
+        bound = model.negative_elbo(many, generator=seeded()).mean().item()
+    if name.startswith("vsc"):
+        assert weights <= bound + 0.05
+        model = make(name, likelihood=likelihood, prior="fixed")
+        with torch.no_grad():
+            weights = -model.log_importance_weight(many, generator=seeded()).mean().item()
+            bound = model.negative_elbo(many, generator=seeded()).mean().item()
+    assert weights == pytest.approx(bound, abs=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.generative])
+def test_the_divergence_of_the_dimensions_is_that_of_the_bound(name):
+    settings = {"prior": "fixed"} if name.startswith("vsc") else {}
+    model, x = make(name, **settings), observations((1, 8, 8))
+    assert model.kl_per_dimension(x).shape == (BATCH, LATENTS)
+    loss = model.loss(x, generator=seeded())
+    weight = getattr(model, "kl_weight", 1.0)
+    assert loss.kl.item() == pytest.approx(weight * model.kl_per_dimension(x).sum(1).mean().item(), rel=1e-4)

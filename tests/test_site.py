@@ -188,6 +188,11 @@ def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
 def test_results_that_are_missing_are_named(project, tmp_path):
     shutil.copytree(project.root, tmp_path / "project", ignore=shutil.ignore_patterns("_site*", "build"))
     suite = load_suite("tiny", tmp_path / "project")
+    study = tmp_path / "project" / "results" / "paper" / "figures" / "code_size-mnist.ipynb"
+    study.rename(study.with_name("elsewhere.ipynb"))
+    with pytest.raises(SettingError, match=r"a chapter shows code_size-mnist\.ipynb, which no suite has drawn"):
+        site.render(suite)
+    study.with_name("elsewhere.ipynb").rename(study)
     (suite.folder / "figures" / "activations-first.ipynb").unlink()
     with pytest.raises(SettingError, match=r"activations-first\.ipynb; make graphics SUITE=tiny"):
         site.render(suite)
