@@ -253,7 +253,7 @@ def test_a_table_is_markdown(monkeypatch):
     notebook.show_table(table, label="tbl-t", caption="Some.")
     (data, metadata), = shown
     assert data["text/markdown"].splitlines() == [
-        "| model | loss | family |", "|:--|--:|:--|", "| x | 1.5 | a |", "| y | −2 | b |"]
+        "| model | loss | family |", "|:---|---:|:---|", "| x | 1.5 | a |", "| y | −2 | b |"]
     assert metadata == {notebook.KEY: {"label": "tbl-t", "tbl-cap": "Some."}}
 
 

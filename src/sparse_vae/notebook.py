@@ -42,8 +42,13 @@ def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
     """Display a table of ready-made strings and numbers, its index first; ``label`` is ``tbl-…``."""
     frame = table.reset_index()
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [frame.columns, *frame.itertuples(index=False)]]
-    is_number = [all(str(value)[:1] in "0123456789-−–—+." for value in frame[column]) for column in frame]
-    lines.insert(1, "|" + "|".join("--:" if number else ":--" for number in is_number) + "|")
+    rules = []
+    for column in frame:
+        # The columns of a wide table get room in proportion to these dashes.
+        dashes = "-" * max(3, *(len(str(value)) for value in frame[column]))
+        is_number = all(str(value)[:1] in "0123456789-−–—+." for value in frame[column])
+        rules.append(f"{dashes}:" if is_number else f":{dashes}")
+    lines.insert(1, "|" + "|".join(rules) + "|")
     display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
             metadata={KEY: {"label": label, "tbl-cap": caption}})
 
