@@ -189,6 +189,9 @@ def test_numbers_are_set_beside_published_ones_by_hand(tmp_path, run_cells):
     row = [cell.strip() for cell in shown["tbl-code-size"]["text/markdown"].splitlines()[2].split("|")]
     assert row[1:7] == ["VAE", "3", "1", "10.00", "12.5", "−2.5"]
     assert "Of 1 published numbers, 1 are reached" in shown["size-finding"]["text/markdown"]
+    shown = run_cells("code_size", runs=[folder], reference=str(reference), pairs=[["VAE", "VAE"]])
+    assert "at J = 3, the bound of **VAE** is 0.0 nats better than that of **VAE**" in (
+        shown["pairs-finding"]["text/markdown"])
 
 
 def test_the_study_of_spikes_tells_objective_from_bound(tmp_path, run_cells):
