@@ -242,7 +242,7 @@ def test_progress_shows_the_terms(capsys):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_data_too_large_for_float32_diverge(name):
-    x = 1e30 * torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    x = 1e30 * torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     data = Dataset("huge", Split(x), Split(x), likelihood="gaussian")
     model = make_model(name, (6,), likelihood="gaussian")
     with pytest.raises(DivergenceError, match=r"in epoch 1: .*'reconstruction' is (inf|nan).*learning_rate=1,"):
