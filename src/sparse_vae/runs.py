@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_vae.checks import ExplainedError, SettingError, unknown_name
 from sparse_vae.datasets import Dataset, dataset_settings, load_dataset
-from sparse_vae.evaluation import summarise
+from sparse_vae.evaluation import code_usage, summarise
 from sparse_vae.files import atomic_path
 from sparse_vae.models import LatentVariableModel, make_model, model_settings
 from sparse_vae.training import TrainingSettings, TrainingState, describe_environment, train
@@ -291,12 +291,20 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
     """Train what ``config`` says on ``dataset``; with ``checkpoint``, resume from that file and keep it up to date.
 
     Returns:
-        The trained model, on the CPU in evaluation mode, and its history.
+        The trained model, on the CPU in evaluation mode, and its history, to which the use of the code on the test
+        data at each epoch's end is added: ``test_active_fraction``, ``test_used_dimensions``.
     """
     model = build_model(config, dataset)
     keeper = Checkpoint(Path(checkpoint), config) if checkpoint else None
+
+    def on_epoch(state: TrainingState) -> None:
+        usage = code_usage(model, dataset.test.x.to(model.device))
+        state.history[-1] |= {f"test_{name}": value for name, value in usage.items()}
+        if keeper:
+            keeper.save(state)
+
     history = train(model, dataset, config.training, progress=progress,
-                    resume=keeper and keeper.restore, on_epoch=keeper and keeper.save)
+                    resume=keeper and keeper.restore, on_epoch=on_epoch)
     return model.cpu().eval(), history
 
 

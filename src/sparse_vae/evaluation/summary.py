@@ -24,6 +24,17 @@ def batched(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([function(batch) for batch in x.split(EVALUATION_BATCH)])
 
 
+def code_usage(model: LatentVariableModel, x: Tensor) -> dict[str, float]:
+    """How much of its code a model uses on ``x``, ``(n, *input_shape)``.
+
+    Returns:
+        ``active_fraction``: mean share of the dimensions that are active for an observation;
+        ``used_dimensions``: number of dimensions active for at least 1% of the observations.
+    """
+    rates = activity_rates(batched(model.active, x))
+    return {"active_fraction": rates.mean().item(), "used_dimensions": int((rates >= USED_RATE).sum())}
+
+
 def summarise(model: LatentVariableModel, dataset: Dataset, *, seed: int = 0) -> dict[str, float | dict | None]:
     """Measure a trained model on the test part of its data.
 
@@ -34,13 +45,11 @@ def summarise(model: LatentVariableModel, dataset: Dataset, *, seed: int = 0) ->
         ``likelihood``: the family those nats belong to;
         ``mean_squared_error``: of the reconstruction from the code, mean over features and observations;
         ``explained_variance``: of that reconstruction, about the mean of the test data;
-        ``active_fraction``: mean share of the dimensions that are active for an observation;
-        ``used_dimensions``: dimensions active for at least 1% of the observations;
+        ``active_fraction``, ``used_dimensions``: see :func:`code_usage`;
         ``latent_dim``, ``parameters``: sizes.
     """
     x = dataset.test.x
     reconstruction = batched(model.reconstruct, x)
-    rates = activity_rates(batched(model.active, x))
     negative_elbo = None
     if model.generative:
         generator = epoch_generator(seed, 0)
@@ -51,8 +60,7 @@ def summarise(model: LatentVariableModel, dataset: Dataset, *, seed: int = 0) ->
         "likelihood": model.likelihood,
         "mean_squared_error": mean_squared_error(x, reconstruction).mean().item(),
         "explained_variance": explained_variance(x, reconstruction),
-        "active_fraction": rates.mean().item(),
-        "used_dimensions": int((rates >= USED_RATE).sum()),
+        **code_usage(model, x),
         "latent_dim": model.latent_dim,
         "parameters": count_parameters(model),
     }
