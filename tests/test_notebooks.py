@@ -124,10 +124,10 @@ SMALL = {"sinusoids": {"dataset.n_train": 100, "dataset.n_test": 60}, "returns":
 DATASETS = ["digits", *SMALL]
 
 
-def write_runs(folder: Path, dataset: str, **settings) -> list[str]:
+def write_runs(folder: Path, dataset: str, models=MODELS, **settings) -> list[str]:
     """A tiny run of every model."""
     folders = []
-    for name in MODELS:
+    for name in models:
         config = configure(name, dataset, **{
             "epochs": 2, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, **SMALL.get(dataset, {}), **settings})
         data = load_data(config)
@@ -166,6 +166,8 @@ STUDIES = {
     "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
     "one_image": ("digits", {"fig-one-image", "fig-switched-off", "one-image-finding"}),
     "probes": ("digits", {"tbl-probes", "fig-probes", "probe-finding"}),
+    "bounds": ("digits", {"tbl-bounds", "fig-bounds", "bounds-finding"}),
+    "collapse": ("digits", {"fig-collapse-training", "fig-collapse-kl", "tbl-collapse", "collapse-finding"}),
     "disentanglement": ("smiley", {"tbl-disentanglement", "fig-disentanglement", "disentanglement-finding"}),
 }
 
@@ -174,7 +176,7 @@ STUDIES = {
 def test_a_study_takes_every_model(name, tmp_path, run_cells):
     dataset, labels = STUDIES[name]
     quick = {"code_size": {"reference": str(NOTEBOOKS.parent / "experiments" / "reference.csv")},
-             "probes": {"budgets": [20, 50]}}
+             "probes": {"budgets": [20, 50]}, "bounds": {"samples": [1, 3], "observations": 10}}
     shown = run_cells(name, runs=write_runs(tmp_path, dataset), **quick.get(name, {}))
     assert shown.keys() == labels
 
@@ -199,6 +201,36 @@ def test_the_study_of_spikes_tells_objective_from_bound(tmp_path, run_cells):
                       settings={"latent_dim": 4, "epochs": 1, "prior": "fixed", "backbone": "mlp", "hidden_dim": 16})
     assert shown.keys() == {"tbl-spike-sharpness", "fig-spike-sharpness", "sharpness-finding"}
     assert "scaled-sigmoid, c = 2" in shown["tbl-spike-sharpness"]["text/markdown"]
+
+
+def test_a_remedy_of_collapse_is_judged_by_hand(tmp_path, run_cells):
+    runs = [folder for seed in (0, 1) for folder in write_runs(tmp_path, "digits", seed=seed) if "vsc" in folder]
+    values = {"vsc/seed0": (100.0, 3), "vsc/seed1": (102.0, 3), "vsc-warmup/seed0": (105.0, 1),
+              "vsc-warmup/seed1": (107.0, 3)}
+    for name, (bound, used) in values.items():
+        path = tmp_path / "digits" / name / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "negative_elbo": bound, "used_dimensions": used}))
+    titles = [Run(folder).title for folder in runs[:2]]
+    finding = run_cells("collapse", runs=runs, pairs=[titles])["warmup-finding"]["text/markdown"]
+    # Variances of the means: 1 and 1, so that the difference of 5 nats has the standard error √2; for use, 0 and 1.
+    assert "at J = 3: −1.0 ± 1.0 dimensions in use, +5.00 ± 1.41 nats" in finding
+    assert "better in 0 and worse in 1 of these 1 comparisons" in finding
+
+
+def test_pseudo_inputs_are_shown_with_samples_of_each(tmp_path, run_cells):
+    runs = [folder for folder in write_runs(tmp_path, "digits") if "vsc" in folder]
+    shown = run_cells("pseudo_inputs", runs=runs[:1], shown=3, draws=2)
+    assert shown.keys() == {"fig-pseudo-inputs", "pseudo-inputs-finding"}
+    assert "of its 50 pseudo-inputs" in shown["pseudo-inputs-finding"]["text/markdown"]
+
+
+def test_the_annealed_sigmoid_is_told_from_the_others(tmp_path, run_cells):
+    runs = [folder for end in (None, 0.25)
+            for folder in write_runs(tmp_path / str(end), "digits", estimator="scaled-sigmoid", temperature=0.5,
+                                     final_temperature=end, prior="fixed", models=["vsc"])]
+    table = run_cells("spike_sharpness", runs=runs)["tbl-spike-sharpness"]["text/markdown"]
+    assert "scaled-sigmoid, c = 2 " in table
+    assert "scaled-sigmoid, c = 2 → 4 " in table
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])

@@ -9,6 +9,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_vae import files, runs
 from sparse_vae.checks import SettingError
-from sparse_vae.evaluation import summarise
+from sparse_vae.evaluation import code_usage, summarise
 from sparse_vae.files import atomic_path
 from sparse_vae.models import MODELS
 from sparse_vae.runs import (
@@ -26,6 +27,7 @@ from sparse_vae.runs import (
     RunConfig,
     RunError,
     build_model,
+    by_title_and_size,
     configure,
     is_finished,
     load_data,
@@ -246,6 +248,33 @@ def test_runs_to_draw_have_titles_of_their_own(tmp_path):
     opened = open_runs(map(str, folders), models=[], dataset="", settings={})
     assert list(opened) == ["VAE, vae/seed0", "VAE, vae/seed1", "Autoencoder"]
     assert [run.folder for run in opened.values()] == folders
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(run_folder, tmp_path):
+    other = shutil.copytree(run_folder, tmp_path / "again" / "runs" / "seed0")
+    opened = open_runs([str(run_folder), str(other)], models=[], dataset="", settings={})
+    assert list(opened) == [f"VAE, {run_folder}", f"VAE, {other}"]
+
+
+def test_runs_that_differ_in_their_seed_are_grouped(tmp_path):
+    def pretend(name: str, title: str, latent_dim: int) -> SimpleNamespace:
+        config = SimpleNamespace(model_settings={"latent_dim": latent_dim})
+        return SimpleNamespace(name=name, title=title, config=config)
+
+    groups = by_title_and_size([pretend("a", "VSC", 8), pretend("b", "VAE", 4), pretend("c", "VSC", 2),
+                                pretend("d", "VSC", 8)])
+    assert {key: [run.name for run in runs] for key, runs in groups.items()} == {
+        ("VSC", 2): ["c"], ("VSC", 8): ["a", "d"], ("VAE", 4): ["b"]}
+    assert list(groups) == [("VSC", 2), ("VSC", 8), ("VAE", 4)]
+
+
+def test_the_history_says_how_much_of_the_code_is_used(tmp_path):
+    folder = write_run(tmp_path / "run")
+    run = Run(folder)
+    usage = code_usage(run.model, run.dataset.test.x)
+    last = run.history.iloc[-1]
+    assert last.test_used_dimensions == usage["used_dimensions"] == run.metrics["used_dimensions"]
+    assert last.test_active_fraction == pytest.approx(usage["active_fraction"], rel=1e-4)
 
 
 def test_without_runs_models_are_trained_on_the_spot():

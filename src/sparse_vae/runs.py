@@ -178,10 +178,21 @@ def open_runs(folders: Iterable[str], *, models: Iterable[str], dataset: str, se
         _train_unkept(configure(model, dataset, **settings), data_root) for model in models]
     if len({(run.config.dataset, json.dumps(run.config.dataset_settings)) for run in found}) > 1:
         raise RunError("runs on different data cannot share a figure: " + ", ".join(str(run.folder) for run in found))
-    titles = [run.title for run in found]
-    unique = [title if titles.count(title) == 1 else f"{title}, {run.folder.parent.name}/{run.folder.name}"
-              for title, run in zip(titles, found, strict=True)]
+    unique = [run.title for run in found]
+    for place in (lambda run: f"{run.folder.parent.name}/{run.folder.name}", lambda run: run.folder):
+        unique = [title if unique.count(title) == 1 else f"{run.title}, {place(run)}"
+                  for title, run in zip(unique, found, strict=True)]
     return dict(zip(unique, found, strict=True))
+
+
+def by_title_and_size(runs: Iterable[Run]) -> dict[tuple[str, int], list[Run]]:
+    """Runs that differ in their seed alone, together: (title, J) → runs; in the order of titles, then of J."""
+    runs = list(runs)
+    titles = list(dict.fromkeys(run.title for run in runs))
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (titles.index(run.title), run.config.model_settings["latent_dim"])):
+        groups.setdefault((run.title, run.config.model_settings["latent_dim"]), []).append(run)
+    return groups
 
 
 def _train_unkept(config: RunConfig, data_root: Path | str) -> Run:
