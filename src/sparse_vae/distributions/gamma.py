@@ -41,6 +41,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import cache
+from typing import ClassVar
 
 import torch
 from scipy.special import gammaincinv
@@ -77,24 +78,26 @@ class Gamma(torch.distributions.Gamma):
         ValueError: a parameter that is not positive and finite (with ``validate_args``, the default).
     """
 
-    arg_constraints = {"concentration": _PositiveAndFinite(), "rate": _PositiveAndFinite()}
+    arg_constraints: ClassVar = {"concentration": _PositiveAndFinite(), "rate": _PositiveAndFinite()}
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (as in torch)
+    def rsample(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008 (as in torch)
+                generator: torch.Generator | None = None) -> Tensor:
         """Samples with their pathwise gradient, ``(*sample_shape, *batch_shape)``.
 
         As in torch, what is too small for the dtype becomes its smallest normal number; see :meth:`rsample_log`.
         """
-        sample = self._standard_sample(sample_shape, in_logs=False) / self.rate
+        sample = self._standard_sample(sample_shape, False, generator) / self.rate
         sample.detach().clamp_(min=torch.finfo(sample.dtype).tiny)
         return sample
 
-    def rsample_log(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample_log(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008
+                    generator: torch.Generator | None = None) -> Tensor:
         """Samples of ln z with their pathwise gradient, ``(*sample_shape, *batch_shape)``; they do not underflow."""
-        return self._standard_sample(sample_shape, in_logs=True) - self.rate.log()
+        return self._standard_sample(sample_shape, True, generator) - self.rate.log()
 
-    def _standard_sample(self, sample_shape: torch.Size, in_logs: bool) -> Tensor:
+    def _standard_sample(self, sample_shape: torch.Size, in_logs: bool, generator: torch.Generator | None) -> Tensor:
         concentration = self.concentration.expand(self._extended_shape(sample_shape))
-        return _StandardSample.apply(concentration, in_logs)[0]
+        return _StandardSample.apply(concentration, in_logs, generator)[0]
 
     def log_prob_from_log(self, log_value: Tensor) -> Tensor:
         """ln p(z) in nats, the density of z itself, from ln z: finite also where z is 0 in floating point."""
@@ -124,32 +127,33 @@ def _gamma_kl(p: Gamma, q: Gamma) -> Tensor:
 
 
 class _StandardSample(torch.autograd.Function):
-    """(k, in logs?) → (a sample of z or of ln z at rate 1, ln z in float64)."""
+    """(k, in logs?, generator) → (a sample of z or of ln z at rate 1, ln z in float64)."""
 
     @staticmethod
-    def forward(concentration: Tensor, in_logs: bool) -> tuple[Tensor, Tensor]:
-        log_sample = _log_standard_gamma(concentration)
-        return (log_sample if in_logs else log_sample.exp()).to(concentration.dtype), log_sample
+    def forward(concentration: Tensor, in_logs: bool, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        log_sample = _log_standard_gamma(concentration, generator)
+        sample = log_sample.clone() if in_logs else log_sample.exp()
+        return sample.to(concentration.dtype), log_sample
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        concentration, ctx.in_logs = inputs
+        concentration, ctx.in_logs, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(concentration, output[1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None]:
+    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None, None]:
         concentration, log_sample = ctx.saved_tensors
         change = _SampleGradient.apply(concentration, log_sample)
         if not ctx.in_logs:
             change = change * log_sample.exp()
-        return gradient * change.to(gradient.dtype), None
+        return gradient * change.to(gradient.dtype), None, None
 
     @staticmethod
-    def vmap(info, in_dims, concentration: Tensor, in_logs: bool):
+    def vmap(info, in_dims, concentration: Tensor, in_logs: bool, generator: torch.Generator | None):
         if info.randomness != "different":
             raise RuntimeError(f"vmap over Gamma samples needs randomness='different'; got {info.randomness!r}")
-        return _StandardSample.apply(concentration.movedim(in_dims[0], 0), in_logs), (0, 0)
+        return _StandardSample.apply(concentration.movedim(in_dims[0], 0), in_logs, generator), (0, 0)
 
 
 class _SampleGradient(torch.autograd.Function):
@@ -175,28 +179,28 @@ class _SampleGradient(torch.autograd.Function):
 
 
 @torch.compiler.disable
-def _log_standard_gamma(concentration: Tensor) -> Tensor:
+def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Samples of ln z, z ~ Gamma(k, 1), float64."""
     concentration = concentration.detach()
     log_sample = torch.empty(concentration.shape, dtype=torch.float64, device=concentration.device)
     flat, concentration = log_sample.view(-1), concentration.reshape(-1)
     for start in range(0, len(flat), BLOCK):
         k = concentration[start:start + BLOCK]
-        log_larger, accepted = _propose(k)
+        log_larger, accepted = _propose(k, generator)
         rejected = (~accepted).nonzero().squeeze(1)
         while len(rejected):
-            proposed, accepted = _propose(k[rejected])
-            log_larger[rejected] = proposed
+            log_larger[rejected], accepted = _propose(k[rejected], generator)
             rejected = rejected[~accepted]
-        uniform = torch.rand_like(log_larger)
+        uniform = torch.empty_like(log_larger).uniform_(generator=generator)
         torch.add(log_larger, uniform.neg_().log1p_().div_(k), out=flat[start:start + BLOCK])
     return log_sample
 
 
-def _propose(k: Tensor) -> tuple[Tensor, Tensor]:
+def _propose(k: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """ln G of a proposal for G ~ Gamma(k + 1, 1), float64, and whether it is accepted (Marsaglia & Tsang 2000)."""
     d = k.double() + 2 / 3
-    normal, uniform = torch.randn_like(k).double(), torch.rand_like(k)
+    normal = torch.empty_like(k).normal_(generator=generator).double()
+    uniform = torch.empty_like(k).uniform_(generator=generator)
     v = torch.rsqrt(9 * d).mul_(normal).add_(1)
     log_v = v.log()  # NaN for a negative v, which every comparison below refuses
     bound = normal.square_().div_(2).add_(d * (1 - v ** 3 + 3 * log_v))
@@ -209,7 +213,7 @@ def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
 
     Args:
         concentration: k > 0, float32 or float64.
-        log_sample: ln z, broadcastable with it; −∞ is allowed and has the derivative ∞.
+        log_sample: ln z, broadcastable with it; finite.
 
     Returns:
         The derivative, in the broadcast shape and the wider of the two dtypes. Relative error below 1e-12 in float64
