@@ -59,8 +59,9 @@ test: setup ## run the tests
 lint: setup ## check the code's style
 	$(BIN)/ruff check .
 
-bench: setup ## measure training speed against a plain DataLoader loop (needs MNIST: make download)
+bench: setup ## measure speed: training against a plain DataLoader loop (needs MNIST: make download), Gamma samples against torch
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/gamma_sampler.py
 
 clean: ## remove built pages and unfinished runs
 	rm -rf build _site results/quick results/local

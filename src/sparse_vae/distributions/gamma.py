@@ -51,6 +51,8 @@ from torch.distributions.utils import broadcast_all
 
 BLOCK = 1 << 17
 """Elements worked on at a time: the intermediate results of a block stay in the processor's cache."""
+TOLERANCES = {torch.float32: 1e-9, torch.float64: 1e-15}
+"""Where series may be cut off, relative to their value, for a gradient of this dtype."""
 TEMME_FROM = 12.0
 TEMME_WIDTH = 1.1
 LOWEST_TAIL = 4.0
@@ -139,15 +141,13 @@ class _StandardSample(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         concentration, ctx.in_logs, _ = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(concentration, output[1])
+        ctx.save_for_backward(concentration, *output)
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None, None]:
-        concentration, log_sample = ctx.saved_tensors
-        change = _SampleGradient.apply(concentration, log_sample)
-        if not ctx.in_logs:
-            change = change * log_sample.exp()
-        return gradient * change.to(gradient.dtype), None, None
+        concentration, sample, log_sample = ctx.saved_tensors
+        change = gradient * _SampleGradient.apply(concentration, log_sample)
+        return change if ctx.in_logs else change * sample, None, None
 
     @staticmethod
     def vmap(info, in_dims, concentration: Tensor, in_logs: bool, generator: torch.Generator | None):
@@ -161,7 +161,7 @@ class _SampleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(concentration: Tensor, log_sample: Tensor) -> Tensor:
-        return gamma_log_sample_grad(concentration, log_sample)
+        return _log_sample_gradient(concentration, log_sample, concentration.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -185,22 +185,25 @@ def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None
     log_sample = torch.empty(concentration.shape, dtype=torch.float64, device=concentration.device)
     flat, concentration = log_sample.view(-1), concentration.reshape(-1)
     for start in range(0, len(flat), BLOCK):
-        k = concentration[start:start + BLOCK]
-        log_larger, accepted = _propose(k, generator)
+        k, log_z = concentration[start:start + BLOCK], flat[start:start + BLOCK]
+        is_small = bool((k < 1).any())
+        shape = k + 1 if is_small else k
+        proposed, accepted = _propose(shape, generator)
+        log_z.copy_(proposed)
         rejected = (~accepted).nonzero().squeeze(1)
         while len(rejected):
-            log_larger[rejected], accepted = _propose(k[rejected], generator)
+            log_z[rejected], accepted = _propose(shape[rejected], generator)
             rejected = rejected[~accepted]
-        uniform = torch.empty_like(log_larger).uniform_(generator=generator)
-        torch.add(log_larger, uniform.neg_().log1p_().div_(k), out=flat[start:start + BLOCK])
+        if is_small:
+            log_z.add_(torch.empty_like(log_z).uniform_(generator=generator).neg_().log1p_().div_(k))
     return log_sample
 
 
-def _propose(k: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """ln G of a proposal for G ~ Gamma(k + 1, 1), float64, and whether it is accepted (Marsaglia & Tsang 2000)."""
-    d = k.double() + 2 / 3
-    normal = torch.empty_like(k).normal_(generator=generator).double()
-    uniform = torch.empty_like(k).uniform_(generator=generator)
+def _propose(shape: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """ln G of a proposal for G ~ Gamma(shape ≥ 1, 1), float64, and whether it is accepted (Marsaglia & Tsang 2000)."""
+    d = shape.double() - 1 / 3
+    normal = torch.empty_like(shape).normal_(generator=generator).double()
+    uniform = torch.empty_like(shape).uniform_(generator=generator)
     v = torch.rsqrt(9 * d).mul_(normal).add_(1)
     log_v = v.log()  # NaN for a negative v, which every comparison below refuses
     bound = normal.square_().div_(2).add_(d * (1 - v ** 3 + 3 * log_v))
@@ -221,16 +224,21 @@ def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
         Not differentiable itself.
     """
     concentration, log_sample = torch.broadcast_tensors(concentration.detach(), log_sample.detach())
-    gradient = torch.empty(concentration.shape, dtype=torch.promote_types(concentration.dtype, log_sample.dtype),
-                           device=concentration.device)
+    return _log_sample_gradient(concentration, log_sample, torch.promote_types(concentration.dtype, log_sample.dtype))
+
+
+def _log_sample_gradient(concentration: Tensor, log_sample: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient for tensors of one shape, block by block, as precise as ``dtype`` asks for."""
+    gradient = torch.empty(concentration.shape, dtype=dtype, device=concentration.device)
     flat, concentration, log_sample = gradient.view(-1), concentration.reshape(-1), log_sample.reshape(-1)
+    tolerance = TOLERANCES[dtype]
     for start in range(0, len(flat), BLOCK):
         rows = slice(start, start + BLOCK)
-        flat[rows] = _block_gradient(concentration[rows].double(), log_sample[rows].double())
+        flat[rows] = _block_gradient(concentration[rows].double(), log_sample[rows].double(), tolerance)
     return gradient
 
 
-def _block_gradient(k: Tensor, log_z: Tensor) -> Tensor:
+def _block_gradient(k: Tensor, log_z: Tensor, tolerance: float) -> Tensor:
     """The gradient for float64 vectors: each element by the formula of its region."""
     z = log_z.exp()
     upper = z > k.clamp(min=LOWEST_TAIL)
@@ -245,15 +253,15 @@ def _block_gradient(k: Tensor, log_z: Tensor) -> Tensor:
         for mask in masks:
             rows = mask.nonzero().squeeze(1)
             if len(rows) == len(k):
-                return formula(k, log_z, z)
+                return formula(k, log_z, z, tolerance)
             if len(rows):
-                gradient[rows] = formula(k[rows], log_z[rows], z[rows])
+                gradient[rows] = formula(k[rows], log_z[rows], z[rows], tolerance)
     return gradient
 
 
-def _lower_series(k: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
+def _lower_series(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
     """(1/k) Σ zⁿ/(k + 1)ₙ (ψ(k + 1 + n) − ln z) by Horner's rule, ψ falling by 1/(k + n) from step to step."""
-    n = _series_terms(k.min().item(), (z / (k + 1)).max().item())
+    n = _series_terms(k.min().item(), (z / (k + 1)).max().item(), tolerance)
     weight = _digamma_of_large(k + (n + 1)).sub_(log_z)
     total, inverse = weight.clone(), torch.empty_like(k)
     for i in range(n, 0, -1):
@@ -270,21 +278,21 @@ def _digamma_of_large(x: Tensor) -> Tensor:
     return x.log().sub_(tail.mul_(inverse).add_(0.5).mul_(inverse))
 
 
-@cache
-def _series_terms(smallest_k: float, largest_ratio: float) -> int:
-    """How many terms zⁿ/(k+1)ₙ it takes to fall below 1e-15, for z/(k + 1) up to a ratio; at least 9."""
+def _series_terms(smallest_k: float, largest_ratio: float, tolerance: float) -> int:
+    """How many terms zⁿ/(k+1)ₙ it takes to fall below the tolerance, for z/(k + 1) up to a ratio; at least 9."""
     term, n = 1.0, 0
-    while term > 1e-15 or n < 9:
+    while term > tolerance or n < 9:
         n += 1
         term *= largest_ratio * (smallest_k + 1) / (smallest_k + n)
     return n
 
 
-def _upper_fraction(k: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
+def _upper_fraction(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
     """W (ln z − ψ(k)) + ∂W/∂k by Legendre's continued fraction 1/W, from its end."""
     excess = z - k
-    # Found by comparison with a reference of 60 digits: enough for 2e-14.
-    steps = math.ceil(80 / z.min().item() + min(k.max().item(), TEMME_FROM) / 2) + 4
+    # Found by comparison with a reference of 60 digits: the error falls as exp(−4 √(steps · z)).
+    needed = (math.log(tolerance) / 4) ** 2
+    steps = math.ceil(needed / z.min().item() + min(k.max().item(), TEMME_FROM) / 3) + 3
     value, derivative = excess + (2 * steps + 1), torch.full_like(k, -1.0)
     inverse, product = torch.empty_like(k), torch.empty_like(k)
     for n in range(steps, 0, -1):
@@ -296,7 +304,7 @@ def _upper_fraction(k: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
     return survival * (log_z - torch.digamma(k + 1) + 1 / k - derivative * survival)
 
 
-def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
+def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
     """Temme's expansion, differentiated; for k ≥ 12 and |ln z/k| < 1.1."""
     log_ratio = log_z - k.log()
     mu = log_ratio.expm1()
@@ -304,13 +312,13 @@ def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
     inverse = 1 / k
     coefficients = _temme_coefficients()
     smallest, widest = k.min().item(), eta.abs().max().item()
-    orders = next((order for order in range(1, len(coefficients)) if smallest**-order < 1e-16), len(coefficients))
+    orders = next((order for order in range(1, TEMME_ORDERS) if smallest**-order < tolerance / 10), TEMME_ORDERS)
     correction, weighted, slope = torch.zeros_like(k), torch.zeros_like(k), torch.zeros_like(k)
     for order in reversed(range(orders)):
         # Later orders matter less and need fewer terms.
         terms = coefficients[order]
         used = next((n for n in range(len(terms), 1, -1)
-                     if abs(terms[n - 1]) * n * widest ** (n - 1) * smallest**-order > 1e-16), 1)
+                     if abs(terms[n - 1]) * n * widest ** (n - 1) * smallest**-order > tolerance / 10), 1)
         value, change = _polynomial_and_slope(eta, terms[:used])
         weighted = inverse * weighted + order * value
         correction = inverse * correction + value
