@@ -195,6 +195,36 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
     return figure
 
 
+def error_maps(panels: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
+               row_label: str, column_label: str, smallest: float = 1e-16) -> Figure:
+    """Relative errors on a logarithmic scale that all panels share, from ``smallest`` to 1.
+
+    Args:
+        panels: title → ``(rows, columns)``; infinite where a result is no number.
+        row_names, column_names: of the ticks.
+        row_label, column_label: of the axes.
+        smallest: what is below is drawn as this.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, 2.6 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, errors) in zip(grid.flat, panels.items(), strict=False):
+        image = axes.imshow(np.log10(errors.clip(smallest, 1)), cmap="magma_r", vmin=np.log10(smallest), vmax=0,
+                            aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(len(column_names)), column_names, rotation=45, ha="right", fontsize=6)
+        axes.set_yticks(range(len(row_names)), row_names, fontsize=7)
+        axes.set_xlabel(column_label, fontsize=8)
+        axes.set_ylabel(row_label, fontsize=8)
+    for axes in grid.flat[len(panels):]:
+        axes.set_visible(False)
+    colourbar = figure.colorbar(image, ax=grid, shrink=0.8)
+    colourbar.set_label("relative error, powers of 10", fontsize=8)
+    colourbar.ax.tick_params(labelsize=7)
+    return figure
+
+
 def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, x_labels: Sequence[str],
            y_labels: Sequence[str], columns: int = 3, log_x: bool = False, log_y: bool = False) -> Figure:
     """Lines in several panels, a line of the same name in the same colour everywhere.

@@ -7,6 +7,7 @@ import inspect
 from sparse_vae.checks import unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.vae import VAE, BetaVAE
 from sparse_vae.models.vsc import VSC, VSCWarmup
 
@@ -16,6 +17,7 @@ MODELS: dict[str, type[LatentVariableModel]] = {
     "beta-vae": BetaVAE,
     "vsc": VSC,
     "vsc-warmup": VSCWarmup,
+    "hybrid": HybridSparseVAE,
 }
 
 

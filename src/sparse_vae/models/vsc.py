@@ -38,6 +38,7 @@ from sparse_vae.checks import SettingError, check_choice, check_integer, check_n
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl
 from sparse_vae.distributions.spike_slab import Moments, cross_log_density
 from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.schedules import Temperature, ramp
 
 PRIORS = ("pseudo-inputs", "fixed")
 CHOICES = ("optimal", "classifier")
@@ -101,11 +102,7 @@ class VSC(LatentVariableModel):
         self.prior = check_choice("prior", prior, PRIORS)
         self.choice = check_choice("choice", choice, CHOICES)
         self.estimator = check_choice("estimator", estimator, SPIKES)
-        self.temperature = check_number("temperature", temperature, above=0)
-        self.final_temperature = self.temperature
-        if final_temperature is not None:
-            self.final_temperature = check_number("final_temperature", final_temperature, above=0)
-        self.anneal_steps = check_integer("anneal_steps", anneal_steps, minimum=1)
+        self.temperature = Temperature.checked(temperature, final_temperature, anneal_steps)
         self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
         self.n_pseudo_inputs = check_integer("n_pseudo_inputs", n_pseudo_inputs, minimum=1)
         if prior == "pseudo-inputs":
@@ -139,21 +136,13 @@ class VSC(LatentVariableModel):
         """λ at an optimiser step, in [0, 1]: 1 without warm-up."""
         return 1.0
 
-    def temperature_at(self, step: int | None) -> float:
-        """The estimator's temperature at an optimiser step; None is the end of training."""
-        progress = 1.0 if step is None else min(1.0, step / self.anneal_steps)
-        return self.temperature * (self.final_temperature / self.temperature) ** progress
-
-    def _ramp(self, step: int | None) -> float:
-        """Weight of the KL and of the sparsity term at an optimiser step, in (0, 1]."""
-        return 1.0 if step is None else min(1.0, (step + 1) / self.kl_ramp_steps)
-
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> VSCLoss:
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         z = posterior.distribution(self.warmth(step)).rsample(
-            estimator=self.estimator, temperature=self.temperature_at(step), generator=generator)
+            estimator=self.estimator, temperature=self.temperature.at(step), generator=generator)
         reconstruction = self.reconstruction_nll(x, z).mean()
-        kl, sparsity = (self._ramp(step) * term.mean() for term in self._prior_terms(posterior, pseudo, x))
+        weight = ramp(step, self.kl_ramp_steps)
+        kl, sparsity = (weight * term.mean() for term in self._prior_terms(posterior, pseudo, x))
         return VSCLoss(reconstruction + kl + sparsity, reconstruction, kl, sparsity)
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,114 @@
+r"""A sign that may be absent: the categorical distribution over {−1, 0, +1}, with relaxed samples.
+
+With logits l and Gumbel noise g, argmax(l + g) is an exact sample (Gumbel 1954); the Gumbel-softmax
+y = softmax((l + g)/τ) is a relaxed one, differentiable in l (Jang, Gu & Poole 2017; Maddison, Mnih & Teh 2017). The
+sign is then y₊ − y₋; straight-through, it is the exact sample's with the relaxed one's derivative.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+
+
+class Ternary(Distribution):
+    """P(δ = −1), P(δ = 0), P(δ = +1) in proportion to exp of three logits.
+
+    Args:
+        logits: ``(*batch_shape, 3)``, in the order of −1, 0, +1; finite.
+
+    Raises:
+        ValueError: logits that are not finite or not three (with ``validate_args``, the default).
+    """
+
+    arg_constraints: ClassVar = {"logits": constraints.independent(constraints.real, 1)}
+    support = constraints.integer_interval(-1, 1)
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None):
+        if logits.shape[-1:] != (3,):
+            raise ValueError(f"logits must be (…, 3), for −1, 0 and +1; got shape {tuple(logits.shape)}")
+        self.logits = logits
+        super().__init__(logits.shape[:-1], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Ternary:
+        return Ternary(self.logits.expand(*batch_shape, 3), validate_args=False)
+
+    @property
+    def probs(self) -> Tensor:
+        """P(−1), P(0), P(+1), ``(*batch_shape, 3)``."""
+        return self.logits.softmax(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[δ] = P(+1) − P(−1)."""
+        return self._sign(self.probs)
+
+    @property
+    def presence(self) -> Tensor:
+        """P(δ ≠ 0) = E[δ²]."""
+        probs = self.probs
+        return probs[..., 0] + probs[..., 2]
+
+    @property
+    def variance(self) -> Tensor:
+        return self.presence - self.mean.square()
+
+    def sample(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008 (as in torch)
+               generator: torch.Generator | None = None) -> Tensor:
+        """Exact signs −1, 0, +1, ``(*sample_shape, *batch_shape)``."""
+        with torch.no_grad():
+            return self._exact(self._perturbed(sample_shape, generator))
+
+    def rsample(self, sample_shape: torch.Size = torch.Size(), *, temperature: float = 1.0,  # noqa: B008
+                straight_through: bool = True, generator: torch.Generator | None = None) -> Tensor:
+        """Signs that are differentiable in the logits, ``(*sample_shape, *batch_shape)``.
+
+        Args:
+            temperature: τ > 0 of the relaxation; a smaller one has less bias and more variance in its gradient.
+            straight_through: exact signs with the relaxed ones' derivative; otherwise relaxed signs in (−1, 1).
+            generator: source of randomness.
+        """
+        perturbed = self._perturbed(sample_shape, generator)
+        relaxed = self._sign((perturbed / temperature).softmax(-1))
+        # In this order, so that the value is the exact sign to the last digit.
+        return self._exact(perturbed) + (relaxed - relaxed.detach()) if straight_through else relaxed
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(δ = ``value``), nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        log_probs = self.logits.log_softmax(-1)
+        value = (value.long() + 1).unsqueeze(-1)
+        shape = torch.broadcast_shapes(log_probs.shape[:-1], value.shape[:-1])
+        return log_probs.expand(*shape, 3).gather(-1, value.expand(*shape, 1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Nats."""
+        log_probs = self.logits.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def _perturbed(self, sample_shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        """Logits plus Gumbel noise."""
+        shape = torch.Size((*sample_shape, *self.logits.shape))
+        exponential = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device)
+        smallest = torch.finfo(exponential.dtype).tiny  # a draw may be 0, and its logarithm no number
+        return self.logits - exponential.exponential_(generator=generator).clamp_(min=smallest).log()
+
+    @staticmethod
+    def _exact(perturbed: Tensor) -> Tensor:
+        return (perturbed.detach().argmax(-1) - 1).to(perturbed.dtype)
+
+    @staticmethod
+    def _sign(weights: Tensor) -> Tensor:
+        return weights[..., 2] - weights[..., 0]
+
+
+@register_kl(Ternary, Ternary)
+def _ternary_kl(p: Ternary, q: Ternary) -> Tensor:
+    """Σ π ln(π/π₀), nats, ``(*batch_shape)``."""
+    log_p, log_q = p.logits.log_softmax(-1), q.logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)

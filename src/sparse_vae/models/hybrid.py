@@ -1,0 +1,291 @@
+r"""Hybrid sparse VAE: a code of magnitudes and signs, z = A (γ ⊙ δ), on a dictionary A with unit-norm columns.
+
+    q(γⱼ|x) = Gamma(kⱼ, scale θⱼ),   q(δⱼ|x) = Categorical over {−1, 0, +1},   k, θ and two logits from the encoder
+    p(γⱼ) = Gamma(k₀, scale θ₀),     p(δⱼ ≠ 0) = π₀, both signs alike
+
+A magnitude matters only where its sign is not 0; elsewhere its posterior may as well be the prior, so that
+
+    −ELBO(x) = E_q[−ln p(x|z)] + Σⱼ KL(q(δⱼ|x) ‖ p(δⱼ)) + Σⱼ P(δⱼ ≠ 0) KL(q(γⱼ|x) ‖ p(γⱼ)).
+
+Charging the magnitude's KL whether or not it is used is a looser bound (``bound="loose"``); every reported −ELBO is the
+one above. Gradients reach k and θ by implicit reparameterization (:mod:`sparse_vae.distributions.gamma`), the logits by
+Gumbel-softmax, straight-through by default: spikes in training are true zeros.
+
+The decoder is linear, x̂ = A (γ ⊙ δ) + b, or a network whose first layer is A. For the linear decoder with a Gaussian
+likelihood the expected squared error is in closed form, because the columns have norm 1 (``reconstruction="exact"``):
+
+    E‖x − b − Az‖² = ‖x − b − Am‖² + Σⱼ (P(δⱼ ≠ 0) k(k + 1)θ² − mⱼ²),   m = kθ (P(δ = 1) − P(δ = −1)).
+
+Source: after antoinelfg/hybrid-sparse-vae, whose divergence is divided by the number of atoms, so that its objective is
+no bound; here it is summed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.fft import idctn
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, kl_divergence
+from torch.nn.utils.parametrize import register_parametrization
+
+from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.distributions import Gamma, Ternary
+from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
+from sparse_vae.models.schedules import Temperature, ramp
+
+DECODERS = ("network", "linear")
+DICTIONARIES = ("random", "dct", "data")
+MAGNITUDES = ("gamma", "normal")
+BOUNDS = ("exact", "loose")
+RECONSTRUCTIONS = ("sampled", "exact")
+FIRST_CONCENTRATION, FIRST_SCALE = 5.0, -3.0
+"""What softplus takes at the start: k ≈ 5 and θ ≈ 0.05, magnitudes with little noise, so that signs matter at once."""
+ATOM_SPREAD = 0.2
+"""Standard deviation of the raw entries of A: atoms are normalised, so that it only sets how fast they turn."""
+
+
+class HybridPosterior(NamedTuple):
+    """q(γ|x) and q(δ|x), each field ``(batch, latent_dim)``; the logits are relative to that of δ = 0."""
+
+    concentration: Tensor
+    scale: Tensor
+    negative_logit: Tensor
+    positive_logit: Tensor
+
+    def structure(self) -> Ternary:
+        """q(δ|x)."""
+        logits = torch.stack([self.negative_logit, torch.zeros_like(self.scale), self.positive_logit], -1)
+        return Ternary(logits, validate_args=False)
+
+
+class HybridLoss(NamedTuple):
+    """Nats, summed over features, averaged over the batch; ``kl``, of magnitudes and signs, is weighted as in the
+    objective."""
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+class UnitColumns(nn.Module):
+    """A matrix with every column divided by its Euclidean norm."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        return F.normalize(matrix, dim=0)
+
+
+class HybridSparseVAE(LatentVariableModel):
+    """Hybrid sparse VAE.
+
+    Args:
+        decoder: ``"network"`` (its first layer is A) or ``"linear"``.
+        dictionary: first atoms of the linear decoder: ``"random"``, ``"dct"`` (cosines, lowest frequencies first; at
+            most as many atoms as features) or ``"data"`` (training observations about their mean).
+        magnitude: ``"gamma"``, or ``"normal"`` of the same mean and variance, for comparison.
+        prior_concentration, prior_scale: k₀ and θ₀, above 0.
+        prior_presence: π₀ in (0, 1).
+        min_concentration, max_concentration: bounds of k, above 0; None is no upper bound.
+        bound: what training charges for magnitudes, ``"exact"`` or ``"loose"``.
+        reconstruction: how training estimates it, ``"sampled"`` or ``"exact"`` (linear decoder, Gaussian likelihood).
+        straight_through: exact signs in training; otherwise relaxed ones.
+        temperature, final_temperature, anneal_steps: of the Gumbel-softmax: τ > 0 at the start, at the end (None: the
+            same), and the optimiser steps in between.
+        kl_ramp_steps: optimiser steps over which the weight of both KLs rises to 1.
+
+    Raises:
+        SettingError: a setting out of range, or settings that do not go together.
+    """
+
+    encoder_outputs_per_latent = 4
+    generative = True
+    active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
+
+    def __init__(self, input_shape: tuple[int, ...], *, decoder: str = "network", dictionary: str = "random",
+                 magnitude: str = "gamma", prior_concentration: float = 5.0, prior_scale: float = 0.5,
+                 prior_presence: float = 0.1, min_concentration: float = 0.01, max_concentration: float | None = None,
+                 bound: str = "exact", reconstruction: str = "sampled", straight_through: bool = True,
+                 temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
+                 kl_ramp_steps: int = 1000, **settings):
+        super().__init__(input_shape, **settings)
+        self.decoder_kind = check_choice("decoder", decoder, DECODERS)
+        self.dictionary = check_choice("dictionary", dictionary, DICTIONARIES)
+        self.magnitude = check_choice("magnitude", magnitude, MAGNITUDES)
+        self.prior_concentration = check_number("prior_concentration", prior_concentration, above=0)
+        self.prior_scale = check_number("prior_scale", prior_scale, above=0)
+        self.prior_presence = check_number("prior_presence", prior_presence, above=0, maximum=1)
+        if prior_presence == 1:
+            raise SettingError("prior_presence must be below 1, where no sign could be 0; got 1")
+        self.min_concentration = check_number("min_concentration", min_concentration, above=0)
+        self.max_concentration = max_concentration
+        if max_concentration is not None:
+            self.max_concentration = check_number("max_concentration", max_concentration, above=min_concentration)
+        self.bound = check_choice("bound", bound, BOUNDS)
+        self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTIONS)
+        if not isinstance(straight_through, bool):
+            raise SettingError(f"straight_through must be true or false; got {straight_through!r}")
+        self.straight_through = straight_through
+        self.temperature = Temperature.checked(temperature, final_temperature, anneal_steps)
+        self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
+        self._check_decoder(decoder, dictionary)
+        if decoder == "linear":
+            self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(self.input_shape)),
+                                         nn.Unflatten(1, self.input_shape))
+        nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
+        register_parametrization(self.decoder[0], "weight", UnitColumns())
+        if dictionary == "dct":
+            self._set_atoms(_cosines(self.input_shape, self.latent_dim))
+
+    def _check_decoder(self, decoder: str, dictionary: str) -> None:
+        """Refuse settings that do not go together."""
+        if self.reconstruction == "exact" and (decoder, self.likelihood) != ("linear", "gaussian"):
+            raise SettingError("reconstruction 'exact' needs decoder 'linear' and likelihood 'gaussian'; got decoder "
+                               f"{decoder!r} and likelihood {self.likelihood!r}")
+        if dictionary != "random" and decoder != "linear":
+            raise SettingError(f"dictionary {dictionary!r} needs decoder 'linear': the first layer of a network has no "
+                               f"atoms in the space of the data; got decoder {decoder!r}")
+        if dictionary == "dct" and self.latent_dim > math.prod(self.input_shape):
+            raise SettingError(f"latent_dim must be at most {math.prod(self.input_shape)} for dictionary 'dct', as "
+                               f"many atoms as there are features; got {self.latent_dim}")
+
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """The linear decoder starts at the mean of the data, and with ``dictionary="data"`` from observations."""
+        if self.decoder_kind != "linear":
+            return
+        flat = x.flatten(1)
+        mean = flat.mean(0)
+        with torch.no_grad():
+            self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit() if self.likelihood == "bernoulli" else mean)
+        if self.dictionary == "data":
+            if len(x) < self.latent_dim:
+                raise SettingError("latent_dim must be at most the number of training observations for dictionary "
+                                   f"'data', {len(x)}; got {self.latent_dim}")
+            rows = torch.randperm(len(x), generator=generator, device=x.device)[:self.latent_dim]
+            self._set_atoms(flat[rows] - mean)
+
+    @property
+    def atoms(self) -> Tensor:
+        """The columns of A, of norm 1: ``(latent_dim, features)``, features those of the decoder's first layer."""
+        return self.decoder[0].weight.T
+
+    def _set_atoms(self, atoms: Tensor) -> None:
+        """Replace the atoms, ``(latent_dim, features)``; normalised, and turning as fast as random ones."""
+        raw = self.decoder[0].parametrizations.weight.original
+        with torch.no_grad():
+            raw.copy_(ATOM_SPREAD * len(raw) ** 0.5 * F.normalize(atoms, dim=1).T)
+
+    def encode(self, x: Tensor) -> HybridPosterior:
+        concentration, scale, negative_logit, positive_logit = self.encoder_outputs(x)
+        low, high = self.min_concentration, self.max_concentration
+        if high is None:
+            concentration = low + F.softplus(concentration + FIRST_CONCENTRATION)
+        else:
+            concentration = low + (high - low) * concentration.sigmoid()
+        return HybridPosterior(concentration, F.softplus(scale + FIRST_SCALE), negative_logit, positive_logit)
+
+    def magnitudes(self, concentration: Tensor, scale: Tensor) -> Distribution:
+        """Gamma(k, scale θ), or the normal distribution of its mean kθ and variance kθ²."""
+        if self.magnitude == "gamma":
+            return Gamma(concentration, 1 / scale, validate_args=False)
+        return Normal(concentration * scale, concentration.sqrt() * scale, validate_args=False)
+
+    def code(self, x: Tensor) -> Tensor:
+        """E[z|x] = kθ (P(δ = 1) − P(δ = −1)) where the sign is more likely there than not, exactly 0 elsewhere."""
+        posterior = self.encode(x)
+        structure = posterior.structure()
+        mean = posterior.concentration * posterior.scale * structure.mean
+        return torch.where(structure.presence > 0.5, mean, 0)
+
+    def active(self, x: Tensor) -> Tensor:
+        return self.encode(x).structure().presence > 0.5
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> HybridLoss:
+        posterior = self.encode(x)
+        if self.reconstruction == "exact":
+            reconstruction = self.expected_nll(x, posterior)
+        else:
+            signs = posterior.structure().rsample(
+                temperature=self.temperature.at(step), straight_through=self.straight_through, generator=generator)
+            magnitudes = self._draw(self.magnitudes(posterior.concentration, posterior.scale), generator)
+            reconstruction = self.reconstruction_nll(x, magnitudes * signs)
+        reconstruction = reconstruction.mean()
+        kl = ramp(step, self.kl_ramp_steps) * sum(self.kls(posterior, self.bound)).sum(1).mean()
+        return HybridLoss(reconstruction + kl, reconstruction, kl)
+
+    def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One-sample estimate of −ELBO with exact signs and the exact bound, nats, ``(batch,)``."""
+        posterior = self.encode(x)
+        signs = posterior.structure().sample(generator=generator)
+        magnitudes = self._draw(self.magnitudes(posterior.concentration, posterior.scale), generator)
+        return self.reconstruction_nll(x, magnitudes * signs) + sum(self.kls(posterior)).sum(1)
+
+    def expected_nll(self, x: Tensor, posterior: HybridPosterior) -> Tensor:
+        """E_q[−ln p(x|z)] in closed form, nats, ``(batch,)``; linear decoder and Gaussian likelihood only."""
+        structure = posterior.structure()
+        mean = posterior.concentration * posterior.scale
+        second = mean.square() + mean * posterior.scale  # E[γ²], for both kinds of magnitudes
+        code_mean = mean * structure.mean
+        variance = (structure.presence * second - code_mean.square()).sum(1)
+        log_scale = self.log_scale.clamp(min=SMALLEST_LOG_SCALE)
+        return self.reconstruction_nll(x, code_mean) + 0.5 * variance * (-2 * log_scale).exp()
+
+    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        posterior = self.encode(x)
+        structure, magnitudes = posterior.structure(), self.magnitudes(posterior.concentration, posterior.scale)
+        signs, drawn = structure.sample(generator=generator), self._draw(magnitudes, generator)
+        prior_structure, prior_magnitudes = self._prior()
+        ratio = prior_structure.log_prob(signs) - structure.log_prob(signs)
+        # A magnitude that is not used has its prior as posterior: their ratio is 1.
+        ratio += signs.abs() * (prior_magnitudes.log_prob(drawn) - magnitudes.log_prob(drawn))
+        return ratio.sum(1) - self.reconstruction_nll(x, drawn * signs)
+
+    def kl_per_dimension(self, x: Tensor) -> Tensor:
+        """KL of signs, and of the magnitudes where there is a sign, nats, ``(batch, latent_dim)``."""
+        return sum(self.kls(self.encode(x)))
+
+    def kls(self, posterior: HybridPosterior, bound: str = "exact") -> tuple[Tensor, Tensor]:
+        """KL of the magnitudes, as the bound charges it, and of the signs, nats, ``(batch, latent_dim)`` both."""
+        structure, (prior_structure, prior_magnitudes) = posterior.structure(), self._prior()
+        magnitude = kl_divergence(self.magnitudes(posterior.concentration, posterior.scale), prior_magnitudes)
+        if bound == "exact":
+            magnitude = structure.presence * magnitude
+        return magnitude, kl_divergence(structure, prior_structure)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        structure, magnitudes = self._prior()
+        shape = (n, self.latent_dim)
+        signs = structure.expand(shape).sample(generator=generator)
+        return self.decode_mean(signs * self._draw(magnitudes.expand(shape), generator))
+
+    def _prior(self) -> tuple[Ternary, Distribution]:
+        concentration, scale, presence = torch.tensor(
+            [self.prior_concentration, self.prior_scale, self.prior_presence], device=self.device)
+        logit = (presence / 2).log() - torch.log1p(-presence)  # of either sign against none
+        logits = torch.stack([logit, torch.zeros_like(logit), logit])
+        return Ternary(logits, validate_args=False), self.magnitudes(concentration, scale)
+
+    @staticmethod
+    def _draw(magnitudes: Distribution, generator: torch.Generator | None) -> Tensor:
+        if isinstance(magnitudes, Gamma):
+            return magnitudes.rsample(generator=generator)
+        noise = torch.empty_like(magnitudes.loc).normal_(generator=generator)
+        return magnitudes.loc + magnitudes.scale * noise
+
+    @property
+    def title(self) -> str:
+        kind = "" if self.magnitude == "gamma" else ", normal magnitudes"
+        return f"Hybrid sparse VAE{', linear' if self.decoder_kind == 'linear' else ''}{kind}"
+
+
+def _cosines(shape: tuple[int, ...], n: int) -> Tensor:
+    """The n cosines of lowest frequency on a grid of this shape, ``(n, features)``, orthonormal (DCT-II)."""
+    frequencies = np.stack(np.meshgrid(*(np.arange(side) / side for side in shape), indexing="ij"))
+    lowest = np.argsort(np.square(frequencies).sum(0), axis=None, kind="stable")[:n]
+    spectra = np.zeros((n, math.prod(shape)))
+    spectra[np.arange(n), lowest] = 1
+    atoms = idctn(spectra.reshape(n, *shape), axes=range(1, len(shape) + 1), norm="ortho")
+    return torch.from_numpy(atoms.reshape(n, -1)).float()
