@@ -131,39 +131,33 @@ class HybridSparseVAE(LatentVariableModel):
         self.straight_through = straight_through
         self.temperature = Temperature.checked(temperature, final_temperature, anneal_steps)
         self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
-        self._check_decoder(decoder, dictionary)
+        linear_only = {"dictionary": (dictionary, "random"), "reconstruction": (reconstruction, "sampled")}
+        for setting, (value, default) in linear_only.items():
+            if value != default and decoder != "linear":
+                raise SettingError(f"{setting} {value!r} needs decoder 'linear'; got decoder {decoder!r}")
         if decoder == "linear":
             self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(self.input_shape)),
                                          nn.Unflatten(1, self.input_shape))
         nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
         register_parametrization(self.decoder[0], "weight", UnitColumns())
-        if dictionary == "dct":
-            self._set_atoms(_cosines(self.input_shape, self.latent_dim))
-
-    def _check_decoder(self, decoder: str, dictionary: str) -> None:
-        """Refuse settings that do not go together."""
-        if self.reconstruction == "exact" and (decoder, self.likelihood) != ("linear", "gaussian"):
-            raise SettingError("reconstruction 'exact' needs decoder 'linear' and likelihood 'gaussian'; got decoder "
-                               f"{decoder!r} and likelihood {self.likelihood!r}")
-        if dictionary != "random" and decoder != "linear":
-            raise SettingError(f"dictionary {dictionary!r} needs decoder 'linear': the first layer of a network has no "
-                               f"atoms in the space of the data; got decoder {decoder!r}")
-        if dictionary == "dct" and self.latent_dim > math.prod(self.input_shape):
-            raise SettingError(f"latent_dim must be at most {math.prod(self.input_shape)} for dictionary 'dct', as "
-                               f"many atoms as there are features; got {self.latent_dim}")
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
-        """The linear decoder starts at the mean of the data, and with ``dictionary="data"`` from observations."""
+        """The linear decoder starts at the mean of the data, and with the atoms that ``dictionary`` names."""
+        if self.reconstruction == "exact" and self.likelihood != "gaussian":
+            raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
         if self.decoder_kind != "linear":
             return
         flat = x.flatten(1)
         mean = flat.mean(0)
         with torch.no_grad():
             self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit() if self.likelihood == "bernoulli" else mean)
+        largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]
+        if self.latent_dim > largest:
+            raise SettingError(f"latent_dim must be at most {largest} for dictionary {self.dictionary!r}, the number of "
+                               f"features (dct) or observations (data); got {self.latent_dim}")
+        if self.dictionary == "dct":
+            self._set_atoms(_cosines(self.input_shape, self.latent_dim))
         if self.dictionary == "data":
-            if len(x) < self.latent_dim:
-                raise SettingError("latent_dim must be at most the number of training observations for dictionary "
-                                   f"'data', {len(x)}; got {self.latent_dim}")
             rows = torch.randperm(len(x), generator=generator, device=x.device)[:self.latent_dim]
             self._set_atoms(flat[rows] - mean)
 
