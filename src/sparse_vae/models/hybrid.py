@@ -153,8 +153,8 @@ class HybridSparseVAE(LatentVariableModel):
             self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit() if self.likelihood == "bernoulli" else mean)
         largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]
         if self.latent_dim > largest:
-            raise SettingError(f"latent_dim must be at most {largest} for dictionary {self.dictionary!r}, the number of "
-                               f"features (dct) or observations (data); got {self.latent_dim}")
+            raise SettingError(f"latent_dim must be at most {largest} for dictionary {self.dictionary!r}, the number "
+                               f"of features (dct) or observations (data); got {self.latent_dim}")
         if self.dictionary == "dct":
             self._set_atoms(_cosines(self.input_shape, self.latent_dim))
         if self.dictionary == "data":
