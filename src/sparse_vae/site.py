@@ -30,6 +30,7 @@ from sparse_vae.suite import Suite, load_suite
 MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
 EMBEDDED = re.compile(r"\{\{< embed ([\w-]+\.ipynb)#")
+STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
 
 
 class SiteError(ExplainedError, RuntimeError):
@@ -110,22 +111,22 @@ def stage(suite: Suite) -> Path:
     _add_extra_chapters(staged, figures)
     for path in figures:
         shutil.copy(path, staged)
-    studies = {path.parents[1].name for path in _study_figures(staged, suite)}
-    variables["studies"] = {name: _suite_facts(load_suite(name, suite.root)) for name in studies}
+    _copy_study_figures(staged, suite)
+    studies = {name for path in staged.glob("*.qmd") for name in STUDY.findall(path.read_text())}
+    variables["studies"] = {name: _suite_facts(load_suite(name, suite.root)) for name in sorted(studies)}
     variables["studies"][suite.name] = variables["suite"]
     (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
     _runs_table(suite).to_csv(staged / "runs.csv", index=False, float_format="%.6g")
     return staged
 
 
-def _study_figures(staged: Path, suite: Suite) -> list[Path]:
-    """Copy in the figure notebooks that chapters show and that other suites drew; returns where they were.
+def _copy_study_figures(staged: Path, suite: Suite) -> None:
+    """Copy in the figure notebooks that chapters show and that other suites drew.
 
     Raises:
         SettingError: no suite has drawn one.
     """
     shown = {name for path in staged.glob("*.qmd") for name in EMBEDDED.findall(path.read_text())}
-    found = []
     for name in sorted(shown):
         if (staged / name).exists():
             continue
@@ -133,9 +134,7 @@ def _study_figures(staged: Path, suite: Suite) -> list[Path]:
         if not sources:
             raise SettingError(f"a chapter shows {name}, which no suite has drawn: suite {suite.name!r} does not, and "
                                "results/ has it from no other")
-        found.append(sources[0])
         shutil.copy(sources[0], staged)
-    return found
 
 
 def _runs_table(suite: Suite) -> pd.DataFrame:

@@ -106,7 +106,7 @@ class HybridSparseVAE(LatentVariableModel):
     active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
 
     def __init__(self, input_shape: tuple[int, ...], *, decoder: str = "network", dictionary: str = "random",
-                 magnitude: str = "gamma", prior_concentration: float = 5.0, prior_scale: float = 0.5,
+                 magnitude: str = "gamma", prior_concentration: float = 0.7, prior_scale: float = 2.0,
                  prior_presence: float = 0.1, min_concentration: float = 0.01, max_concentration: float | None = None,
                  bound: str = "exact", reconstruction: str = "sampled", straight_through: bool = True,
                  temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
