@@ -211,6 +211,14 @@ def test_parameters_out_of_range_are_refused(parameter, value):
         Gamma(**{"concentration": tensor(1), "rate": tensor(1), parameter: tensor(value)})
 
 
+def test_a_diverged_model_gets_nan_and_an_answer():
+    """Without validation, as models use it, a concentration that is not a number must not stop the sampler."""
+    k = tensor(math.nan, math.inf, 0.5).requires_grad_()
+    log_z = Gamma(k, torch.ones_like(k), validate_args=False).rsample_log()
+    assert log_z.isfinite().tolist() == [False, False, True]
+    assert grad(log_z[0], k)[0].isnan().any()
+
+
 @pytest.mark.parametrize("draw", ["rsample", "rsample_log"])
 def test_second_derivatives_are_refused(draw):
     concentration = tensor(0.5).requires_grad_()

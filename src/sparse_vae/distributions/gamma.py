@@ -207,7 +207,8 @@ def _propose(shape: Tensor, generator: torch.Generator | None) -> tuple[Tensor, 
     v = torch.rsqrt(9 * d).mul_(normal).add_(1)
     log_v = v.log()  # NaN for a negative v, which every comparison below refuses
     bound = normal.square_().div_(2).add_(d * (1 - v ** 3 + 3 * log_v))
-    return d.log().add_(log_v, alpha=3), uniform.log_() < bound
+    is_valid = (shape >= 1) & (shape < math.inf)  # of what is not a shape no proposal would ever be accepted
+    return d.log().add_(log_v, alpha=3), (uniform.log_() < bound) | ~is_valid
 
 
 @torch.compiler.disable
