@@ -233,6 +233,30 @@ def test_the_annealed_sigmoid_is_told_from_the_others(tmp_path, run_cells):
     assert "scaled-sigmoid, c = 2 → 4 " in table
 
 
+def test_recovery_is_measured_for_every_model_beside_the_classical_solvers(tmp_path, run_cells):
+    runs = write_runs(tmp_path, "sinusoids")
+    shown = run_cells("sparse_recovery", runs=runs, counts=[6], shown=3)
+    assert shown.keys() == {"tbl-recovery", "fig-recovery-atoms", "recovery-finding"}
+    rows = {cells[0]: cells[1:] for line in shown["tbl-recovery"]["text/markdown"].splitlines()[2:]
+            for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}
+    assert all(f"{Run(folder).title}, J = 3" in rows for folder in runs)
+    # Three frequencies, each of a sine and a cosine: six coefficients on the true dictionary are the signal.
+    error, zeros, _, recall, f1, amplitude_error = rows["OMP on the true sinusoids, 6 coefficients"]
+    assert (zeros, recall, amplitude_error) == (f"{100 * 32 / 38:.1f} %", "1.00", "0.00")
+    assert float(error) < 0.1 < 0.9 < float(f1)
+
+
+def test_an_ablation_names_what_differs(tmp_path, run_cells):
+    runs = [folder for seed in (0, 1) for prior in ("fixed", "pseudo-inputs") for folder in write_runs(
+        tmp_path / prior, "digits", models=["vsc"], prior=prior, n_pseudo_inputs=4, seed=seed)]
+    shown = run_cells("ablation", runs=[*runs, *write_runs(tmp_path / "more", "digits", models=["vsc"], prior="fixed",
+                                                           n_pseudo_inputs=4, epochs=1)])
+    lines = shown["tbl-ablation"]["text/markdown"].splitlines()[2:]
+    assert [line.split("|")[1:3] for line in lines] == [
+        [" as most ", " 2 "], [" prior pseudo-inputs ", " 2 "], [" epochs 1 ", " 1 "]]
+    assert "Most runs: prior fixed, epochs 2." in shown["tbl-ablation"]["tbl-cap"]
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_latent_grids_take_one_dimension_and_two(latent_dim, tmp_path, run_cells):
     runs = write_runs(tmp_path, "digits", latent_dim=latent_dim)
