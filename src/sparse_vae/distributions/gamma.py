@@ -12,14 +12,14 @@ quantile u = P(k, z), the regularised lower incomplete gamma function, stays:
 
 Three expressions of it, each where it neither cancels nor converges slowly.
 
-*Lower region*, z ≤ k or so. From P = zᵏ e⁻ᶻ Σ zⁿ / Γ(k + 1 + n), term by term,
+*Lower region*, z ≤ k, and z ≤ 4 for a smaller k. From P = zᵏ e⁻ᶻ Σ zⁿ / Γ(k + 1 + n), term by term,
 
     g = (1/k) Σₙ zⁿ / (k+1)ₙ · (ψ(k + 1 + n) − ln z),
 
-where every term is positive; as z → 0 it is (ψ(k + 1) − ln z)/k. With S = Σ zⁿ/(k+1)ₙ, a function of k, it reads
-g = ((ψ(k + 1) − ln z) S − ∂S/∂k)/k, and Horner's rule, with its derivative carried along, sums both.
+where every term is positive up to z ≈ k + ½, and little cancels up to 4; as z → 0 it is (ψ(k + 1) − ln z)/k. It is
+summed from its end by Horner's rule, ψ falling by 1/(k + n) from step to step.
 
-*Upper region*, z > k. With Γ(k, z) = zᵏ e⁻ᶻ W, the complement Q = 1 − P is W z p(z), hence
+*Upper region*, above that. With Γ(k, z) = zᵏ e⁻ᶻ W, the complement Q = 1 − P is W z p(z), hence
 
     g = W (ln z − ψ(k)) + ∂W/∂k,   1/W = z + 1 − k − 1(1 − k)/(z + 3 − k − 2(2 − k)/(z + 5 − k − …)),
 
