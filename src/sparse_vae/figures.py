@@ -99,7 +99,7 @@ def _panels(n: int, extra_height: float) -> tuple[Figure, np.ndarray]:
 
 
 def _label_axes(axes: Axes, title: str, labels: Sequence[str]) -> None:
-    axes.set_title(title, fontsize=10)
+    axes.set_title(fill(title, 24), fontsize=10)
     axes.set_xlabel(labels[0], fontsize=9)
     axes.set_ylabel(labels[1], fontsize=9)
     axes.tick_params(labelsize=7)
