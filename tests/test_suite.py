@@ -168,7 +168,7 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     (f"runs: [{RUN}]\nfirst: mnist", "unknown data set among the suite's runs 'mnist'; Known: digits"),
     *((f"runs: [{RUN}]\nfigures: {figures}", message) for figures, message in (
         ("3", "figures must be a list; got 3"), ("[x]", "figure 1: must be a mapping"),
-        ("[{name: x}]", "figure 1: unknown notebook None; Known: activations"),
+        ("[{name: x}]", "figure 1: unknown notebook None; Known: .*activations"),
         ("[{notebook: latent_gird, name: x}]", "unknown notebook 'latent_gird'; did you mean 'latent_grid'"),
         ("[{notebook: datasets}]", "figure 1: has no name"),
         ("[{notebook: datasets, name: a/b}]", "figure 1: name becomes part of a file name"),
