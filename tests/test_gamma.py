@@ -86,6 +86,13 @@ def test_the_gradient_where_z_underflows():
     assert (gamma_log_sample_grad(tensor(1e-3, 1, 1e4), tensor(5, 6, 10)) > 0).all()
 
 
+@pytest.mark.parametrize("k", [0.5, 4.0, 12.0, 50.0, 1e4])
+def test_the_gradient_at_z_equal_to_k(k):
+    log_z = tensor(k).log()
+    assert gamma_log_sample_grad(tensor(k), log_z).item() == pytest.approx(
+        float(reference_gradient(k, log_z.item())), rel=1e-12)
+
+
 def test_the_gradient_broadcasts_and_does_not_depend_on_what_else_is_there():
     k = torch.logspace(-4, 3, 50, dtype=torch.float64).unsqueeze(1)
     log_z = torch.linspace(-9, 7, BLOCK // 25, dtype=torch.float64)  # two blocks and a bit

@@ -53,9 +53,10 @@ BLOCK = 1 << 17
 """Elements worked on at a time: the intermediate results of a block stay in the processor's cache."""
 TOLERANCES = {torch.float32: 1e-9, torch.float64: 1e-15}
 """Where series may be cut off, relative to their value, for a gradient of this dtype."""
-TEMME_FROM = 12.0
-TEMME_WIDTH = 1.1
+TEMME_FROM, TEMME_WIDTH = 12.0, 1.1
+"""Temme's expansion is used from this k on, for |ln(z/k)| below the width."""
 LOWEST_TAIL = 4.0
+"""The upper region starts at z = k, but not below this."""
 
 
 class _PositiveAndFinite(constraints.Constraint):
@@ -308,8 +309,10 @@ def _upper_fraction(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Te
 def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
     """Temme's expansion, differentiated; for k ≥ 12 and |ln z/k| < 1.1."""
     log_ratio = log_z - k.log()
-    mu = log_ratio.expm1()
-    eta = log_ratio * _polynomial(log_ratio, [2 / math.factorial(n + 2) for n in range(22)]).sqrt()
+    # η/L and μ/η by their series in L, so that they have a value at L = 0.
+    slope_of_eta = _polynomial(log_ratio, [2 / math.factorial(n + 2) for n in range(22)]).sqrt()
+    eta = log_ratio * slope_of_eta
+    mu_by_eta = _polynomial(log_ratio, [1 / math.factorial(n + 1) for n in range(22)]) / slope_of_eta
     inverse = 1 / k
     coefficients = _temme_coefficients()
     smallest, widest = k.min().item(), eta.abs().max().item()
@@ -325,8 +328,8 @@ def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) ->
         correction = inverse * correction + value
         slope = inverse * slope + change
     stirling = _polynomial(inverse, _stirling_coefficients())
-    return stirling * inverse * (mu / eta - eta / 2 + (log_ratio - inverse / 2) * correction
-                                 - inverse * weighted - inverse * mu / eta * slope)
+    return stirling * inverse * (mu_by_eta - eta / 2 + (log_ratio - inverse / 2) * correction
+                                 - inverse * weighted - inverse * mu_by_eta * slope)
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
