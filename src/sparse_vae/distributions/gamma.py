@@ -319,10 +319,10 @@ def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) ->
     orders = next((order for order in range(1, TEMME_ORDERS) if smallest**-order < tolerance / 10), TEMME_ORDERS)
     correction, weighted, slope = torch.zeros_like(k), torch.zeros_like(k), torch.zeros_like(k)
     for order in reversed(range(orders)):
-        # Later orders matter less and need fewer terms.
+        # Later orders matter less and need fewer terms; a term's slope is the larger part of it.
         terms = coefficients[order]
         used = next((n for n in range(len(terms), 1, -1)
-                     if abs(terms[n - 1]) * n * widest ** (n - 1) * smallest**-order > tolerance / 10), 1)
+                     if abs(terms[n - 1]) * n * widest ** (n - 2) * smallest**-order > tolerance / 10), 1)
         value, change = _polynomial_and_slope(eta, terms[:used])
         weighted = inverse * weighted + order * value
         correction = inverse * correction + value
