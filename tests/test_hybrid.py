@@ -11,6 +11,7 @@ from torch.distributions import kl_divergence
 from sparse_vae.checks import SettingError
 from sparse_vae.datasets.base import Dataset, Split
 from sparse_vae.distributions import Gamma
+from sparse_vae.evaluation import batched, explained_variance
 from sparse_vae.models import make_model
 from sparse_vae.training import TrainingSettings, train
 
@@ -123,19 +124,19 @@ def test_the_concentration_stays_within_its_bounds():
         assert high is None or (k <= high).all()
 
 
-@pytest.mark.parametrize("settings", [
-    {"max_concentration": 1.0}, {"min_concentration": 1e-3, "prior_concentration": 0.3}, {"magnitude": "normal"},
-    {"bound": "loose"}, {"straight_through": False}])
-def test_training_is_stable_and_improves_the_bound(settings):
+@pytest.mark.parametrize(("settings", "least"), [
+    ({"max_concentration": 1.0}, 0.02), ({"min_concentration": 1e-3, "prior_concentration": 0.3}, 0.3),
+    ({"magnitude": "normal"}, 0.3), ({"bound": "loose"}, 0.3), ({"straight_through": False}, 0.3)])
+def test_training_is_stable_and_explains_the_data(settings, least):
     """Sparse combinations of seven atoms; small shapes, where samples underflow, included."""
     atoms = torch.nn.functional.normalize(torch.randn(ATOMS, FEATURES, generator=seeded(2)), dim=1)
-    codes = torch.randn(600, ATOMS, generator=seeded(3)) * (torch.rand(600, ATOMS, generator=seeded(4)) < 0.2)
+    codes = torch.randn(3500, ATOMS, generator=seeded(3)) * (torch.rand(3500, ATOMS, generator=seeded(4)) < 0.2)
     x = codes @ atoms
-    data = Dataset("sums", Split(x[:500]), Split(x[500:]), "gaussian")
-    model = make(decoder="linear", kl_ramp_steps=50, **settings)
-    history = train(model, data, TrainingSettings(epochs=15, batch_size=25, learning_rate=5e-3), progress=False)
+    data = Dataset("sums", Split(x[:3000]), Split(x[3000:]), "gaussian")
+    model = make(decoder="linear", kl_ramp_steps=200, **settings)
+    history = train(model, data, TrainingSettings(epochs=15, batch_size=50, learning_rate=5e-3), progress=False)
     assert all(math.isfinite(value) for row in history for value in row.values())
-    assert history[-1]["test_reconstruction"] < history[0]["test_reconstruction"] - 1
+    assert explained_variance(data.test.x, batched(model.reconstruct, data.test.x)) > least
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -147,7 +147,7 @@ class _StandardSample(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None, None]:
         concentration, sample, log_sample = ctx.saved_tensors
-        change = gradient * _SampleGradient.apply(concentration, log_sample)
+        change = gradient * _SampleGradient.apply(concentration, log_sample, gradient)
         return change if ctx.in_logs else change * sample, None, None
 
     @staticmethod
@@ -158,11 +158,18 @@ class _StandardSample(torch.autograd.Function):
 
 
 class _SampleGradient(torch.autograd.Function):
-    """:func:`gamma_log_sample_grad` as a part of the graph that says why it has no derivative."""
+    """:func:`gamma_log_sample_grad` where the factor that awaits it is not 0, as a part of the graph that says why it
+    has no derivative. A magnitude whose sign is 0, most of a sparse code, costs nothing here."""
 
     @staticmethod
-    def forward(concentration: Tensor, log_sample: Tensor) -> Tensor:
-        return _log_sample_gradient(concentration, log_sample, concentration.dtype)
+    def forward(concentration: Tensor, log_sample: Tensor, factor: Tensor) -> Tensor:
+        rows = factor.reshape(-1).nonzero().squeeze(1)
+        if len(rows) == factor.numel():
+            return _log_sample_gradient(concentration, log_sample, concentration.dtype)
+        gradient = torch.zeros(concentration.shape, dtype=concentration.dtype, device=concentration.device)
+        gradient.view(-1)[rows] = _log_sample_gradient(
+            concentration.reshape(-1)[rows], log_sample.reshape(-1)[rows], concentration.dtype)
+        return gradient
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -174,8 +181,8 @@ class _SampleGradient(torch.autograd.Function):
                            "respect to the concentration are not implemented")
 
     @staticmethod
-    def vmap(info, in_dims, concentration: Tensor, log_sample: Tensor):
-        first = [part.movedim(dim, 0) for part, dim in zip((concentration, log_sample), in_dims, strict=True)]
+    def vmap(info, in_dims, *inputs: Tensor):
+        first = [part.movedim(dim, 0) for part, dim in zip(inputs, in_dims, strict=True)]
         return _SampleGradient.apply(*first), 0
 
 

@@ -7,6 +7,7 @@ sign is then y₊ − y₋; straight-through, it is the exact sample's with the 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -37,21 +38,25 @@ class Ternary(Distribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> Ternary:
         return Ternary(self.logits.expand(*batch_shape, 3), validate_args=False)
 
+    @cached_property
+    def _log_probs(self) -> Tensor:
+        """ln P(−1), ln P(0), ln P(+1), ``(3, *batch_shape)``: over a short last axis a softmax is slow."""
+        return self.logits.movedim(-1, 0).log_softmax(0)
+
     @property
     def probs(self) -> Tensor:
         """P(−1), P(0), P(+1), ``(*batch_shape, 3)``."""
-        return self.logits.softmax(-1)
+        return self._log_probs.exp().movedim(0, -1)
 
     @property
     def mean(self) -> Tensor:
         """E[δ] = P(+1) − P(−1)."""
-        return self._sign(self.probs)
+        return self._log_probs[2].exp() - self._log_probs[0].exp()
 
     @property
     def presence(self) -> Tensor:
         """P(δ ≠ 0) = E[δ²]."""
-        probs = self.probs
-        return probs[..., 0] + probs[..., 2]
+        return self._log_probs[2].exp() + self._log_probs[0].exp()
 
     @property
     def variance(self) -> Tensor:
@@ -73,7 +78,8 @@ class Ternary(Distribution):
             generator: source of randomness.
         """
         perturbed = self._perturbed(sample_shape, generator)
-        relaxed = self._sign((perturbed / temperature).softmax(-1))
+        weights = (perturbed / temperature).softmax(0)
+        relaxed = weights[2] - weights[0]
         # In this order, so that the value is the exact sign to the last digit.
         return self._exact(perturbed) + (relaxed - relaxed.detach()) if straight_through else relaxed
 
@@ -81,34 +87,31 @@ class Ternary(Distribution):
         """ln P(δ = ``value``), nats."""
         if self._validate_args:
             self._validate_sample(value)
-        log_probs = self.logits.log_softmax(-1)
-        value = (value.long() + 1).unsqueeze(-1)
-        shape = torch.broadcast_shapes(log_probs.shape[:-1], value.shape[:-1])
-        return log_probs.expand(*shape, 3).gather(-1, value.expand(*shape, 1)).squeeze(-1)
+        negative, zero, positive = self._log_probs
+        return torch.where(value == 0, zero, torch.where(value > 0, positive, negative))
 
     def entropy(self) -> Tensor:
         """Nats."""
-        log_probs = self.logits.log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return -(self._log_probs.exp() * self._log_probs).sum(0)
 
     def _perturbed(self, sample_shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-        """Logits plus Gumbel noise."""
-        shape = torch.Size((*sample_shape, *self.logits.shape))
-        exponential = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device)
-        smallest = torch.finfo(exponential.dtype).tiny  # a draw may be 0, and its logarithm no number
-        return self.logits - exponential.exponential_(generator=generator).clamp_(min=smallest).log()
+        """Logits plus Gumbel noise, ``(3, *sample_shape, *batch_shape)``."""
+        shape = torch.Size((3, *sample_shape, *self.batch_shape))
+        uniform = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device).uniform_(generator=generator)
+        smallest = torch.finfo(uniform.dtype).tiny  # a draw may be 0, and its logarithm no number
+        exponential = uniform.neg_().log1p_().neg_().clamp_(min=smallest)
+        logits = self.logits.movedim(-1, 0).reshape(3, *[1] * len(sample_shape), *self.batch_shape)
+        return logits - exponential.log_()
 
     @staticmethod
     def _exact(perturbed: Tensor) -> Tensor:
-        return (perturbed.detach().argmax(-1) - 1).to(perturbed.dtype)
-
-    @staticmethod
-    def _sign(weights: Tensor) -> Tensor:
-        return weights[..., 2] - weights[..., 0]
+        """The choice with the largest value, as −1, 0 or 1."""
+        negative, zero, positive = perturbed.detach()
+        is_positive = (positive > zero) & (positive > negative)
+        return is_positive.to(perturbed.dtype) - ((negative > zero) & ~is_positive).to(perturbed.dtype)
 
 
 @register_kl(Ternary, Ternary)
 def _ternary_kl(p: Ternary, q: Ternary) -> Tensor:
     """Σ π ln(π/π₀), nats, ``(*batch_shape)``."""
-    log_p, log_q = p.logits.log_softmax(-1), q.logits.log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    return sum(log_p.exp() * (log_p - log_q) for log_p, log_q in zip(p._log_probs, q._log_probs, strict=True))

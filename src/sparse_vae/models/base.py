@@ -7,6 +7,7 @@ reconstruction; notebooks, figures and suites use the methods below and never a 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,11 @@ from sparse_vae.distributions import bernoulli_nll, gaussian_nll
 from sparse_vae.nets import BACKBONES, make_backbone
 
 LIKELIHOODS = ("bernoulli", "gaussian")
+DECODERS = ("network", "linear")
 SMALLEST_LOG_SCALE = -6.0
+FIRST_NOISE = 1 / 3
+"""Where σ of a Gaussian linear decoder starts, in standard deviations of the data: with more noise a code hardly pays
+for itself at first, and is given up."""
 
 
 class LatentVariableModel(nn.Module):
@@ -30,6 +35,7 @@ class LatentVariableModel(nn.Module):
             one standard deviation for all features is learned with the network, as in σ-VAE, Rybkin et al. 2021).
         backbone: ``"auto"``, ``"conv"`` or ``"mlp"``, see :func:`sparse_vae.nets.make_backbone`.
         hidden_dim: hidden units of the MLP backbone.
+        decoder: ``"network"``, the backbone's, or ``"linear"``: Az + b, the columns of A a dictionary's atoms.
 
     Raises:
         SettingError: a setting out of range.
@@ -45,7 +51,7 @@ class LatentVariableModel(nn.Module):
     """What :meth:`active` calls active, for titles and captions."""
 
     def __init__(self, input_shape: tuple[int, ...], *, latent_dim: int = 16, likelihood: str = "bernoulli",
-                 backbone: str = "auto", hidden_dim: int = 400):
+                 backbone: str = "auto", hidden_dim: int = 400, decoder: str = "network"):
         super().__init__()
         self.input_shape = tuple(input_shape)
         self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
@@ -54,11 +60,29 @@ class LatentVariableModel(nn.Module):
         check_integer("hidden_dim", hidden_dim, minimum=1)
         self.encoder, self.decoder = make_backbone(
             backbone, self.input_shape, self.encoder_outputs_per_latent * latent_dim, latent_dim, hidden_dim)
+        self.decoder_kind = check_choice("decoder", decoder, DECODERS)
+        if decoder == "linear":
+            self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(self.input_shape)),
+                                         nn.Unflatten(1, self.input_shape))
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(()))
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
-        """Take from the training observations ``x`` what the first step needs; called once, before training."""
+        """Take from the training observations ``x`` what the first step needs; called once, before training.
+
+        A linear decoder starts at the mean of the data, its σ at ``FIRST_NOISE`` of their standard deviation about it.
+        """
+        if self.decoder_kind == "network":
+            return
+        flat = x.flatten(1)
+        mean = flat.mean(0)
+        with torch.no_grad():
+            if self.likelihood == "bernoulli":
+                self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit())
+            else:
+                self.decoder[0].bias.copy_(mean)
+                deviation = (flat - mean).square().mean().sqrt()
+                self.log_scale.copy_((FIRST_NOISE * deviation).log().clamp(min=SMALLEST_LOG_SCALE))
 
     def encode(self, x: Tensor) -> NamedTuple:
         """The posterior of ``x``, ``(batch, *input_shape)``: a NamedTuple of ``(batch, latent_dim)`` tensors."""
@@ -127,9 +151,14 @@ class LatentVariableModel(nn.Module):
         return gaussian_nll(outputs, x, self.log_scale.clamp(min=SMALLEST_LOG_SCALE))
 
     @property
+    def name(self) -> str:
+        """What the model is, with the settings that tell it from its siblings."""
+        return type(self).__name__
+
+    @property
     def title(self) -> str:
         """What figures and tables call the model."""
-        return type(self).__name__
+        return self.name + (", linear decoder" if self.decoder_kind == "linear" else "")
 
     @property
     def device(self) -> torch.device:

@@ -38,13 +38,15 @@ from sparse_vae.distributions import Gamma, Ternary
 from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
 from sparse_vae.models.schedules import Temperature, ramp
 
-DECODERS = ("network", "linear")
 DICTIONARIES = ("random", "dct", "data")
 MAGNITUDES = ("gamma", "normal")
 BOUNDS = ("exact", "loose")
 RECONSTRUCTIONS = ("sampled", "exact")
-FIRST_CONCENTRATION, FIRST_SCALE = 5.0, -3.0
-"""What softplus takes at the start: k ≈ 5 and θ ≈ 0.05, magnitudes with little noise, so that signs matter at once."""
+FIRST_CONCENTRATION, FIRST_SCALE = 5.0, -5.0
+"""What softplus takes at the start: k ≈ 5 and θ ≈ 0.007. From magnitudes that are large or noisy a linear dictionary
+learns at first to shrink them all, and loses its signs."""
+SMALLEST_SCALE = 1e-6
+"""Lower bound of θ: softplus underflows where an encoder switches a magnitude off by its size."""
 ATOM_SPREAD = 0.2
 """Standard deviation of the raw entries of A: atoms are normalised, so that it only sets how fast they turn."""
 
@@ -59,8 +61,8 @@ class HybridPosterior(NamedTuple):
 
     def structure(self) -> Ternary:
         """q(δ|x)."""
-        logits = torch.stack([self.negative_logit, torch.zeros_like(self.scale), self.positive_logit], -1)
-        return Ternary(logits, validate_args=False)
+        logits = torch.stack([self.negative_logit, torch.zeros_like(self.scale), self.positive_logit])
+        return Ternary(logits.movedim(0, -1), validate_args=False)
 
 
 class HybridLoss(NamedTuple):
@@ -83,7 +85,6 @@ class HybridSparseVAE(LatentVariableModel):
     """Hybrid sparse VAE.
 
     Args:
-        decoder: ``"network"`` (its first layer is A) or ``"linear"``.
         dictionary: first atoms of the linear decoder: ``"random"``, ``"dct"`` (cosines, lowest frequencies first; at
             most as many atoms as features) or ``"data"`` (training observations about their mean).
         magnitude: ``"gamma"``, or ``"normal"`` of the same mean and variance, for comparison.
@@ -105,14 +106,13 @@ class HybridSparseVAE(LatentVariableModel):
     generative = True
     active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
 
-    def __init__(self, input_shape: tuple[int, ...], *, decoder: str = "network", dictionary: str = "random",
-                 magnitude: str = "gamma", prior_concentration: float = 0.7, prior_scale: float = 2.0,
-                 prior_presence: float = 0.1, min_concentration: float = 0.01, max_concentration: float | None = None,
-                 bound: str = "exact", reconstruction: str = "sampled", straight_through: bool = True,
-                 temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
-                 kl_ramp_steps: int = 1000, **settings):
+    def __init__(self, input_shape: tuple[int, ...], *, dictionary: str = "random", magnitude: str = "gamma",
+                 prior_concentration: float = 0.7, prior_scale: float = 2.0, prior_presence: float = 0.1,
+                 min_concentration: float = 0.01, max_concentration: float | None = None, bound: str = "exact",
+                 reconstruction: str = "sampled", straight_through: bool = True, temperature: float = 0.5,
+                 final_temperature: float | None = None, anneal_steps: int = 5000, kl_ramp_steps: int = 1000,
+                 **settings):
         super().__init__(input_shape, **settings)
-        self.decoder_kind = check_choice("decoder", decoder, DECODERS)
         self.dictionary = check_choice("dictionary", dictionary, DICTIONARIES)
         self.magnitude = check_choice("magnitude", magnitude, MAGNITUDES)
         self.prior_concentration = check_number("prior_concentration", prior_concentration, above=0)
@@ -133,24 +133,17 @@ class HybridSparseVAE(LatentVariableModel):
         self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
         linear_only = {"dictionary": (dictionary, "random"), "reconstruction": (reconstruction, "sampled")}
         for setting, (value, default) in linear_only.items():
-            if value != default and decoder != "linear":
-                raise SettingError(f"{setting} {value!r} needs decoder 'linear'; got decoder {decoder!r}")
-        if decoder == "linear":
-            self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(self.input_shape)),
-                                         nn.Unflatten(1, self.input_shape))
+            if value != default and self.decoder_kind != "linear":
+                raise SettingError(f"{setting} {value!r} needs decoder 'linear'; got decoder {self.decoder_kind!r}")
         nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
         register_parametrization(self.decoder[0], "weight", UnitColumns())
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
-        """The linear decoder starts at the mean of the data, and with the atoms that ``dictionary`` names."""
+        """As every model's, and a linear decoder starts with the atoms that ``dictionary`` names."""
         if self.reconstruction == "exact" and self.likelihood != "gaussian":
             raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
-        if self.decoder_kind != "linear":
-            return
+        super().prepare(x, generator=generator)
         flat = x.flatten(1)
-        mean = flat.mean(0)
-        with torch.no_grad():
-            self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit() if self.likelihood == "bernoulli" else mean)
         largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]
         if self.latent_dim > largest:
             raise SettingError(f"latent_dim must be at most {largest} for dictionary {self.dictionary!r}, the number "
@@ -159,7 +152,7 @@ class HybridSparseVAE(LatentVariableModel):
             self._set_atoms(_cosines(self.input_shape, self.latent_dim))
         if self.dictionary == "data":
             rows = torch.randperm(len(x), generator=generator, device=x.device)[:self.latent_dim]
-            self._set_atoms(flat[rows] - mean)
+            self._set_atoms(flat[rows] - flat.mean(0))
 
     @property
     def atoms(self) -> Tensor:
@@ -179,7 +172,8 @@ class HybridSparseVAE(LatentVariableModel):
             concentration = low + F.softplus(concentration + FIRST_CONCENTRATION)
         else:
             concentration = low + (high - low) * concentration.sigmoid()
-        return HybridPosterior(concentration, F.softplus(scale + FIRST_SCALE), negative_logit, positive_logit)
+        scale = SMALLEST_SCALE + F.softplus(scale + FIRST_SCALE)
+        return HybridPosterior(concentration, scale, negative_logit, positive_logit)
 
     def magnitudes(self, concentration: Tensor, scale: Tensor) -> Distribution:
         """Gamma(k, scale θ), or the normal distribution of its mean kθ and variance kθ²."""
@@ -270,9 +264,8 @@ class HybridSparseVAE(LatentVariableModel):
         return magnitudes.loc + magnitudes.scale * noise
 
     @property
-    def title(self) -> str:
-        kind = "" if self.magnitude == "gamma" else ", normal magnitudes"
-        return f"Hybrid sparse VAE{', linear' if self.decoder_kind == 'linear' else ''}{kind}"
+    def name(self) -> str:
+        return "Hybrid sparse VAE" + ("" if self.magnitude == "gamma" else ", normal magnitudes")
 
 
 def _cosines(shape: tuple[int, ...], n: int) -> Tensor:

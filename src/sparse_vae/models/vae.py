@@ -105,5 +105,5 @@ class BetaVAE(VAE):
         self.kl_weight = self.beta
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         return f"β-VAE (β = {self.beta:g})"

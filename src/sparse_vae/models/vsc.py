@@ -111,6 +111,7 @@ class VSC(LatentVariableModel):
                 self.classifier = nn.Linear(math.prod(self.input_shape), n_pseudo_inputs)
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        super().prepare(x, generator=generator)
         if self.prior == "fixed":
             return
         if len(x) < self.n_pseudo_inputs:
@@ -246,7 +247,7 @@ class VSC(LatentVariableModel):
         return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         return f"VSC{self._details}"
 
     @property
@@ -271,5 +272,5 @@ class VSCWarmup(VSC):
         return 1.0 if step is None else min(1.0, max(0.0, (step - self.warmup_steps) / self.ramp_steps))
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         return f"VSC-WU{self._details}"
