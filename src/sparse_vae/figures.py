@@ -85,6 +85,22 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     return figure
 
 
+def mosaics(panels: Mapping[str, np.ndarray], *, columns: int = 8) -> Figure:
+    """Many small pictures, a square of them for each title, in the order of reading.
+
+    Args:
+        panels: title → pictures ``(n, channels, height, width)``.
+        columns: pictures in a row of a panel.
+    """
+    figure, all_axes = _panels(len(panels), 0.3)
+    for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
+        framed = np.pad(pictures, [(0, -len(pictures) % columns), (0, 0), (1, 1), (1, 1)], constant_values=1)
+        axes.imshow(montage(framed.reshape(-1, columns, *framed.shape[1:])), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(fill(title, 24), fontsize=10)
+        axes.axis("off")
+    return figure
+
+
 def _draw(axes: Axes, picture: np.ndarray) -> None:
     axes.imshow(montage(picture[None, None]), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])

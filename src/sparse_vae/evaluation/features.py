@@ -1,0 +1,75 @@
+"""What one dimension of a code adds to an observation, and how much that looks like a feature rather than noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_vae.models.base import LatentVariableModel
+
+
+@torch.no_grad()
+def unit_responses(model: LatentVariableModel, codes: Tensor) -> Tensor:
+    """What each dimension alone adds to the decoded mean, ``(latent_dim, *input_shape)``, in the units of the data.
+
+    Dimension j is set to the mean magnitude of its codes that are not 0 (1 for one that has none), the others are 0;
+    what the zero code decodes to is subtracted. For a linear decoder and a Gaussian likelihood these are the atoms of
+    the dictionary, times that magnitude.
+
+    Args:
+        codes: codes of observations, ``(n, latent_dim)``.
+    """
+    magnitudes = codes.abs().sum(0) / (codes != 0).sum(0).clamp(min=1)
+    alone = torch.diag(torch.where(magnitudes > 0, magnitudes, 1))
+    return model.decode_mean(alone) - model.decode_mean(torch.zeros_like(alone[:1]))
+
+
+def smoothness(features: Tensor) -> Tensor:
+    """Correlation of neighbours, Σ aᵢ aⱼ over neighbouring pairs against what it would be if aⱼ were aᵢ, ``(n,)``.
+
+    About 0 for independent noise of mean 0, near 1 for a picture that changes slowly, −1 for a chessboard; all zeros
+    count as 0. Not centred: a constant is as smooth as can be.
+
+    Args:
+        features: ``(n, channels, height, width)``, neighbours along both sides, or ``(n, …, length)``, along the last.
+
+    >>> smoothness(torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 2.0]]))
+    tensor([ 1., -1.,  0.])
+    """
+    products, squares = 0, 0
+    for axis in _axes(features):
+        pairs = features.shape[axis] - 1
+        first, second = features.narrow(axis, 0, pairs), features.narrow(axis, 1, pairs)
+        products = products + (first * second).flatten(1).sum(1)
+        squares = squares + (first.square() + second.square()).flatten(1).sum(1) / 2
+    return torch.where(squares > 0, products / torch.where(squares > 0, squares, 1), 0)
+
+
+def spread(features: Tensor) -> Tensor:
+    """How far a feature reaches: the root mean square distance of its energy a² from the centre of its energy,
+    relative to that of energy spread evenly, ``(n,)``.
+
+    0 for one pixel, about 1 for noise and for anything that covers the picture; all zeros count as 1.
+
+    Args:
+        features: as in :func:`smoothness`.
+
+    >>> spread(torch.tensor([[0.0, 3.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    tensor([0., 1., 1.])
+    """
+    energy = features.square()
+    total = energy.flatten(1).sum(1)
+    share = energy / torch.where(total > 0, total, 1).view(-1, *[1] * (features.ndim - 1))
+    found, even = 0, 0
+    for axis in _axes(features):
+        at = torch.arange(features.shape[axis], dtype=features.dtype, device=features.device)
+        marginal = share.movedim(axis, -1).flatten(1, -2).sum(1) if features.ndim > 2 else share
+        centre = (marginal * at).sum(1, keepdim=True)
+        found = found + (marginal * (at - centre).square()).sum(1)
+        even = even + at.var(correction=0)
+    return torch.where(total > 0, (found / even).sqrt(), 1)
+
+
+def _axes(features: Tensor) -> tuple[int, ...]:
+    """The axes along which there are neighbours: both sides of pictures, the last of anything else."""
+    return (2, 3) if features.ndim == 4 else (features.ndim - 1,)
