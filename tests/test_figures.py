@@ -125,6 +125,23 @@ def test_picture_rows(shape, n_models):
     assert titles(figure) == list("abcde")
 
 
+def test_mosaics_by_hand():
+    figure = figures.mosaics({"a": np.zeros((3, 1, 2, 2)), "b": np.ones((1, 1, 2, 2))}, columns=2)
+    assert titles(figure) == ["a", "b"]
+    # Three black squares of four pixels, each in a white frame of one pixel, and a white one for the fourth.
+    picture = figure.axes[0].images[0].get_array()
+    assert picture.shape == (8, 8)
+    assert picture[1:3, 1:3].sum() == picture[1:3, 5:7].sum() == picture[5:7, 1:3].sum() == 0
+    assert picture.sum() == 64 - 12
+
+
+@pytest.mark.parametrize(("n", "rows"), [(1, [1]), (4, [4]), (5, [3, 2]), (6, [3, 3]), (9, [3, 3, 3])])
+def test_panels_are_set_out_in_rows(n, rows):
+    figure = figures.mosaics({f"model {i}": np.zeros((1, 1, 2, 2)) for i in range(n)})
+    seen = [axes.get_subplotspec().rowspan.start for axes in figure.axes if axes.get_visible()]
+    assert [seen.count(row) for row in range(max(seen) + 1)] == rows
+
+
 def test_picture_rows_of_different_length_are_refused():
     with pytest.raises(ValueError, match="zip"):
         figures.picture_rows({"a": pictures(2, (1, 4, 4)), "b": pictures(3, (1, 4, 4))})
@@ -160,15 +177,15 @@ def test_code_scatters(labels):
     assert shown == ([] if labels is None else ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("n_models", [1, 3])
-def test_class_heatmaps(n_models):
+@pytest.mark.parametrize(("n_models", "columns"), [(1, 1), (3, 3), (6, 3)])
+def test_class_heatmaps(n_models, columns):
     means = {f"model {i}": RANDOM.standard_normal((4, 6)) for i in range(n_models)}
     means["model 0"][:] = 0  # a collapsed model has a heatmap too
     rates = {title: RANDOM.random(6) for title in means}
     figure = figures.class_heatmaps(means, rates, list("abcd"), value_label="mean code",
                                     rate_labels=dict.fromkeys(means, "not zero"))
     assert is_drawn(figure)
-    top, bottom = figure.axes[0], figure.axes[n_models]
+    top, bottom = figure.axes[0], figure.axes[columns]
     assert [text.get_text() for text in top.get_yticklabels()] == list("abcd")
     assert [bar.get_height() for bar in bottom.patches] == pytest.approx(rates["model 0"].tolist())
     assert bottom.get_title() == "active: not zero"

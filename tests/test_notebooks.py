@@ -10,7 +10,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from matplotlib.image import imread
+from safetensors.torch import save_file
 
 from sparse_vae import notebook
 from sparse_vae.evaluation import summarise
@@ -163,6 +165,8 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
 
 
 STUDIES = {
+    "features": ("digits", {"tbl-features", "fig-features", "fig-top-observations", "features-finding"}),
+    "pruning": ("digits", {"tbl-pruning", "fig-pruning", "pruning-finding"}),
     "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
     "one_image": ("digits", {"fig-one-image", "fig-switched-off", "one-image-finding"}),
     "probes": ("digits", {"tbl-probes", "fig-probes", "probe-finding"}),
@@ -244,6 +248,26 @@ def test_recovery_is_measured_for_every_model_beside_the_classical_solvers(tmp_p
     error, zeros, _, recall, f1, amplitude_error = rows["OMP on the true sinusoids, 6 coefficients"]
     assert (zeros, recall, amplitude_error) == (f"{100 * 32 / 38:.1f} %", "1.00", "0.00")
     assert float(error) < 0.1 < 0.9 < float(f1)
+
+
+def test_pruning_counts_what_is_needed_by_hand(tmp_path, run_cells):
+    run, = write_runs(tmp_path, "digits", models=["vae"], decoder="linear", likelihood="gaussian")
+    model = Run(run).model
+    with torch.no_grad():  # only latent 1 has a code and an effect: one dimension is enough
+        model.encoder[-1].weight[[0, 2]] = 0
+        model.encoder[-1].bias[:] = 0
+        model.encoder[-1].weight[3:] = 0
+        model.decoder[0].weight[:, [0, 2]] = 0
+    save_file(model.state_dict(), Path(run) / "model.safetensors")
+    row = run_cells("pruning", runs=[run], counts=[1, 2])["tbl-pruning"]["text/markdown"].splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")][-2] == "1.0"
+
+
+@pytest.mark.parametrize("settings", [{}, {"decoder": "linear", "likelihood": "gaussian"}, {"magnitude": "normal"}])
+def test_a_hybrid_code_is_taken_apart(settings, tmp_path, run_cells):
+    runs = write_runs(tmp_path, "digits", models=["hybrid"], **settings)
+    shown = run_cells("hybrid_code", runs=runs, observations=[4], partial_sums=[1, 2])
+    assert shown.keys() == {"fig-hybrid-code", "fig-partial-sums", "tbl-shapes", "hybrid-code-finding"}
 
 
 def test_an_ablation_names_what_differs(tmp_path, run_cells):

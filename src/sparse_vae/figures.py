@@ -107,11 +107,21 @@ def _draw(axes: Axes, picture: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _panels(n: int, extra_height: float) -> tuple[Figure, np.ndarray]:
-    """A figure with ``n`` square panels in a row."""
-    side = min(WIDTH / n, 5.5)
-    figure = Figure(figsize=(side * n, side + extra_height), layout="constrained")
-    return figure, figure.subplots(1, n, squeeze=False)[0]
+def _rows_and_columns(n: int) -> tuple[int, int]:
+    """How ``n`` panels are set out: up to four in a row, more in rows of nearly the same length."""
+    rows = -(-n // 4)
+    return rows, -(-n // rows)
+
+
+def _panels(n: int, extra_height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with ``n`` square panels."""
+    rows, columns = _rows_and_columns(n)
+    side = min(WIDTH / columns, 5.5)
+    figure = Figure(figsize=(side * columns, (side + extra_height) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[n:]:
+        axes.set_visible(False)
+    return figure, panels[:n]
 
 
 def _label_axes(axes: Axes, title: str, labels: Sequence[str]) -> None:
@@ -189,13 +199,17 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         rate_labels: title → what the bars show.
     """
     height = 0.24 * len(row_labels) + 2.6
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = figure.subplots(2, len(means), squeeze=False, sharey="row",
-                           height_ratios=[0.24 * len(row_labels) + 0.6, 1.2])
-    for (top, bottom), (title, values) in zip(grid.T, means.items(), strict=True):
+    rows, columns = _rows_and_columns(len(means))
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False, sharey="row",
+                           height_ratios=[0.24 * len(row_labels) + 0.6, 1.2] * rows)
+    pairs = grid.reshape(rows, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for axes in pairs[len(means):].flat:
+        axes.set_visible(False)
+    for (top, bottom), (title, values) in zip(pairs, means.items(), strict=False):
         limit = np.abs(values).max() or 1.0
         image = top.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        top.set_title(title, fontsize=10)
+        top.set_title(fill(title, 24), fontsize=10)
         top.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
         top.tick_params(axis="x", labelbottom=False, length=0)
         colourbar = figure.colorbar(image, ax=top, location="top", shrink=0.9, pad=0.02)
@@ -207,7 +221,8 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         bottom.set_xlabel("latent dimensions, by use", fontsize=8)
         bottom.set_title(fill(f"active: {rate_labels[title]}", 32), fontsize=7)
         bottom.tick_params(labelsize=7)
-    grid[1, 0].set_ylabel("share of\nobservations", fontsize=8)
+    for axes in grid[1::2, 0]:
+        axes.set_ylabel("share of\nobservations", fontsize=8)
     return figure
 
 
