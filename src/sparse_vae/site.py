@@ -147,11 +147,11 @@ def _runs_table(suite: Suite) -> pd.DataFrame:
 def results_table(suite: Suite) -> str:
     """The measures of a suite's runs as a Markdown table, mean over the seeds of each model."""
     table = _runs_table(suite)
-    table["minutes"] = table.training_seconds / 60
+    table["minutes"], table["active"] = table.training_seconds / 60, 100 * table.active_fraction
     keys = ["dataset", "model", "model_settings.latent_dim", "likelihood"]
     columns = {"negative_elbo": ("−ELBO (nats)", 2), "mean_squared_error": ("MSE", 4),
-               "explained_variance": ("explained variance", 3), "used_dimensions": ("dimensions in use", 1),
-               "minutes": ("minutes per run", 1)}
+               "explained_variance": ("explained variance", 3), "active": ("active (%)", 1),
+               "used_dimensions": ("dimensions in use", 1), "minutes": ("minutes per run", 1)}
     groups = table.groupby(keys, sort=False)
     means, seeds = groups[list(columns)].mean(), groups.size()
     lines = ["| data | model | J | likelihood | seeds | " + " | ".join(title for title, _ in columns.values()) + " |",
