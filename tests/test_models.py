@@ -82,6 +82,24 @@ def test_a_model_keeps_the_interface(name, shape, likelihood):
         assert parameter.grad.any(), parameter_name
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_a_linear_decoder(name, likelihood):
+    model, shape = make(name, (1, 4, 4), likelihood=likelihood, decoder="linear", backbone="mlp"), (1, 4, 4)
+    x = observations(shape, likelihood, n=200)
+    z = torch.randn(3, LATENTS, generator=seeded(3))
+    model.prepare(x, generator=seeded())
+    assert torch.allclose(model.decode(z), (z @ model.decoder[0].weight.T + model.decoder[0].bias).view(3, *shape),
+                          atol=1e-5)
+    # It starts at the mean of the data, and a Gaussian one at a third of their standard deviation about it.
+    assert torch.allclose(model.decode_mean(torch.zeros(1, LATENTS)), x.mean(0), atol=1e-4)
+    if likelihood == "gaussian":
+        deviation = (x - x.mean(0)).square().mean().sqrt()
+        assert model.log_scale.exp().item() == pytest.approx(deviation.item() / 3, rel=1e-5)
+    assert model.title == model.name + ", linear decoder"
+    assert model.loss(x, generator=seeded()).total.isfinite()
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (50,), (9, 128)])
 def test_models_have_about_as_many_parameters(shape):
     """Of the networks; pseudo-inputs belong to a prior. A posterior of more numbers has a wider last layer."""
@@ -211,7 +229,7 @@ def test_convolutions_refuse_vectors():
 
 def test_model_settings_lists_own_settings_and_shared_ones():
     assert model_settings("vae") == {"latent_dim": 16, "likelihood": "bernoulli", "backbone": "auto",
-                                     "hidden_dim": 400}
+                                     "hidden_dim": 400, "decoder": "network"}
     assert model_settings("beta-vae") == {"beta": 4.0, **model_settings("vae")}
 
 

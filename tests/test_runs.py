@@ -82,7 +82,8 @@ def largest_file(size: int):
 def test_settings_go_where_they_belong():
     config = configure("beta-vae", "sinusoids", beta=2, epochs=3, seed=7, noise=0.5, **{"dataset.seed": 4})
     assert config.training == TrainingSettings(epochs=3, seed=7)
-    assert config.model_settings == {"beta": 2, "latent_dim": 16, "backbone": "auto", "hidden_dim": 400}
+    assert config.model_settings == {"beta": 2, "latent_dim": 16, "backbone": "auto", "hidden_dim": 400,
+                                     "decoder": "network"}
     assert config.dataset_settings["noise"] == 0.5
     assert config.dataset_settings["seed"] == 4
     assert load_data(config).likelihood == "gaussian"

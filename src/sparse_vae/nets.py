@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from sparse_vae.checks import SettingError
 
@@ -113,9 +115,21 @@ def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, laten
     return _perceptron(input_shape, n_outputs, latent_dim, hidden_dim)
 
 
+class _UnitColumns(nn.Module):
+    """A matrix with every column divided by its Euclidean norm."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        return F.normalize(matrix, dim=0)
+
+
+def keep_unit_columns(layer: nn.Linear) -> None:
+    """Give the columns of a layer's matrix norm 1, now and throughout training: its inputs then keep their scale."""
+    register_parametrization(layer, "weight", _UnitColumns())
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of trained values."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-__all__ = ["BACKBONES", "count_parameters", "make_backbone"]
+__all__ = ["BACKBONES", "count_parameters", "keep_unit_columns", "make_backbone"]

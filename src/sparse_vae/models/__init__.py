@@ -8,11 +8,17 @@ from sparse_vae.checks import unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.models.hybrid import HybridSparseVAE
+from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import VAE, BetaVAE
 from sparse_vae.models.vsc import VSC, VSCWarmup
 
 MODELS: dict[str, type[LatentVariableModel]] = {
     "autoencoder": Autoencoder,
+    "sparse-autoencoder-l1": L1SparseAutoencoder,
+    "sparse-autoencoder-kl": KLSparseAutoencoder,
+    "topk": TopK,
+    "batchtopk": BatchTopK,
+    "jumprelu": JumpReLU,
     "vae": VAE,
     "beta-vae": BetaVAE,
     "vsc": VSC,

@@ -145,7 +145,10 @@ class LatentVariableModel(nn.Module):
 
     def reconstruction_nll(self, x: Tensor, z: Tensor) -> Tensor:
         """−ln p(x|z) in nats, summed over features, ``(batch,)``."""
-        outputs = self.decode(z)
+        return self.nll(x, self.decode(z))
+
+    def nll(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """−ln p(x) in nats for given outputs of the decoder, summed over features, ``(batch,)``."""
         if self.likelihood == "bernoulli":
             return bernoulli_nll(outputs, x)
         return gaussian_nll(outputs, x, self.log_scale.clamp(min=SMALLEST_LOG_SCALE))

@@ -31,12 +31,12 @@ import torch.nn.functional as F
 from scipy.fft import idctn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
-from torch.nn.utils.parametrize import register_parametrization
 
 from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
 from sparse_vae.distributions import Gamma, Ternary
 from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
 from sparse_vae.models.schedules import Temperature, ramp
+from sparse_vae.nets import keep_unit_columns
 
 DICTIONARIES = ("random", "dct", "data")
 MAGNITUDES = ("gamma", "normal")
@@ -72,13 +72,6 @@ class HybridLoss(NamedTuple):
     total: Tensor
     reconstruction: Tensor
     kl: Tensor
-
-
-class UnitColumns(nn.Module):
-    """A matrix with every column divided by its Euclidean norm."""
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        return F.normalize(matrix, dim=0)
 
 
 class HybridSparseVAE(LatentVariableModel):
@@ -136,7 +129,7 @@ class HybridSparseVAE(LatentVariableModel):
             if value != default and self.decoder_kind != "linear":
                 raise SettingError(f"{setting} {value!r} needs decoder 'linear'; got decoder {self.decoder_kind!r}")
         nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
-        register_parametrization(self.decoder[0], "weight", UnitColumns())
+        keep_unit_columns(self.decoder[0])
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """As every model's, and a linear decoder starts with the atoms that ``dictionary`` names."""

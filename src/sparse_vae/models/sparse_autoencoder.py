@@ -1,0 +1,310 @@
+r"""Sparse autoencoders: deterministic codes h(x) that are held sparse, on a decoder whose first columns have norm 1.
+
+With a = f(x) the encoder's outputs,
+
+    L1          h = ReLU(a)                        L = −ln p(x|h) + λ Σⱼ |hⱼ|
+    KL          h = sigmoid(a)                     L = −ln p(x|h) + β Σⱼ KL(ρ ‖ ρ̂ⱼ), ρ̂ⱼ the mean of hⱼ over the data
+    TopK        the k largest of ReLU(a)           L = −ln p(x|h) − w ln p(x|e), e below    Gao et al. 2024
+    BatchTopK   the k·n largest of a batch of n    as TopK                                  Bussmann et al. 2024
+    JumpReLU    aⱼ where aⱼ > θⱼ, else 0           L = −ln p(x|h) + λ Σⱼ [aⱼ > θⱼ]          Rajamanoharan et al. 2024
+
+Reconstruction and penalty are reduced alike: summed over features and over units, averaged over the batch, in nats; λ
+is nats for a unit of h, or for an active unit. With the Gaussian likelihood the squared error is divided by 2σ², σ
+learned. Columns of norm 1 keep a code from escaping its penalty by being small beside a large dictionary. The KL
+model's units are never 0 and cannot escape, so that its decoder is free, as in the textbook (Ng 2011).
+
+**Dead units.** A unit that is never among the k largest has no gradient and stays dead. TopK's and BatchTopK's last
+term (AuxK of Gao et al.) lets the units that were not active for long explain what the others leave: e is the decoder's
+output for h, held fixed, plus what the largest dead units alone add. They act there without the ReLU: a unit that fell
+below 0 would have no gradient otherwise, and few came back.
+
+**Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over the
+training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel of a
+given width about it, Gaussian here (the paper's is a rectangle, which is blind to what lies outside of it).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.models.autoencoder import Code
+from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.nets import keep_unit_columns
+
+MEANS = ("batch", "running")
+MOMENTUM = 0.99
+"""Of running means: the share of the old value in the new one, for each training batch."""
+
+
+class SparseLoss(NamedTuple):
+    """Nats, summed over features or units, averaged over the batch; ``sparsity`` is weighted as in the objective."""
+
+    total: Tensor
+    reconstruction: Tensor
+    sparsity: Tensor
+
+
+class TopKLoss(NamedTuple):
+    """Nats, summed over features, averaged over the batch; ``auxiliary`` is weighted as in the objective."""
+
+    total: Tensor
+    reconstruction: Tensor
+    auxiliary: Tensor
+
+
+class L1SparseAutoencoder(LatentVariableModel):
+    """Autoencoder with a penalty on the sum of its non-negative code.
+
+    Args:
+        sparsity_weight: λ ≥ 0, nats for a unit of h. Other settings as in :class:`LatentVariableModel`.
+
+    Raises:
+        SettingError: a setting out of range.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 1.0, **settings):
+        super().__init__(input_shape, **settings)
+        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
+        keep_unit_columns(self.decoder[0])
+
+    def encode(self, x: Tensor) -> Code:
+        activation, = self.encoder_outputs(x)
+        return Code(activation.relu())
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encode(x).code
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
+        code = self.code(x)
+        reconstruction = self.reconstruction_nll(x, code).mean()
+        sparsity = self.sparsity_weight * code.sum(1).mean()
+        return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
+
+    @property
+    def name(self) -> str:
+        return f"Sparse AE, L1 (λ = {self.sparsity_weight:g})"
+
+
+class KLSparseAutoencoder(LatentVariableModel):
+    """Autoencoder of sigmoid units whose mean activations are held at a target rate (Ng 2011).
+
+    Args:
+        target_rate: ρ in (0, 1).
+        sparsity_weight: β ≥ 0, nats.
+        mean_over: where ρ̂ comes from: ``"batch"``, or ``"running"``, a running mean over the training batches, with
+            the gradient of the batch's.
+
+    Raises:
+        SettingError: a setting out of range.
+    """
+
+    active_means = "its activation is above one half"
+
+    def __init__(self, input_shape: tuple[int, ...], *, target_rate: float = 0.1, sparsity_weight: float = 1.0,
+                 mean_over: str = "batch", **settings):
+        super().__init__(input_shape, **settings)
+        self.target_rate = check_number("target_rate", target_rate, above=0, maximum=1)
+        if target_rate == 1:
+            raise SettingError("target_rate must be below 1, where every unit would always be on; got 1")
+        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
+        self.mean_over = check_choice("mean_over", mean_over, MEANS)
+        if mean_over == "running":
+            self.register_buffer("running_rate", torch.full((self.latent_dim,), float(target_rate)))
+
+    def encode(self, x: Tensor) -> Code:
+        activation, = self.encoder_outputs(x)
+        return Code(activation.sigmoid())
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encode(x).code
+
+    def active(self, x: Tensor) -> Tensor:
+        return self.code(x) > 0.5
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
+        code = self.code(x)
+        reconstruction = self.reconstruction_nll(x, code).mean()
+        sparsity = self.sparsity_weight * self.rate_divergence(self._rates(code)).sum()
+        return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
+
+    def rate_divergence(self, rates: Tensor) -> Tensor:
+        """KL(Bernoulli(ρ) ‖ Bernoulli(ρ̂)) of each rate, nats."""
+        target = self.target_rate
+        rates = rates.clamp(1e-7, 1 - 1e-7)
+        return target * (math.log(target) - rates.log()) + (1 - target) * (math.log1p(-target) - torch.log1p(-rates))
+
+    def _rates(self, code: Tensor) -> Tensor:
+        rates = code.mean(0)
+        if self.mean_over == "batch":
+            return rates
+        if self.training:
+            self.running_rate.lerp_(rates.detach(), 1 - MOMENTUM)
+        return self.running_rate + (rates - rates.detach())
+
+    @property
+    def name(self) -> str:
+        return f"Sparse AE, KL (ρ = {self.target_rate:g})"
+
+
+class TopK(LatentVariableModel):
+    """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024).
+
+    Args:
+        k: units to keep, from 1 to J; None is a tenth of J, at least 1.
+        auxiliary_weight: of the term for dead units, ≥ 0; Gao et al. take 1/32.
+        dead_after: a unit is dead when it was not active for so many training observations, at least 1.
+        auxiliary_k: how many dead units may explain the rest, at least 1; None is half of J.
+
+    Raises:
+        SettingError: a setting out of range; k above J.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, k: int | None = None, auxiliary_weight: float = 1 / 32,
+                 dead_after: int = 10_000, auxiliary_k: int | None = None, **settings):
+        super().__init__(input_shape, **settings)
+        self.k = max(1, self.latent_dim // 10) if k is None else check_integer("k", k, minimum=1)
+        if self.k > self.latent_dim:
+            raise SettingError(f"k must be at most latent_dim, {self.latent_dim}; got {k}")
+        self.auxiliary_weight = check_number("auxiliary_weight", auxiliary_weight, minimum=0)
+        self.dead_after = check_integer("dead_after", dead_after, minimum=1)
+        self.auxiliary_k = max(1, self.latent_dim // 2)
+        if auxiliary_k is not None:
+            self.auxiliary_k = check_integer("auxiliary_k", auxiliary_k, minimum=1)
+        keep_unit_columns(self.decoder[0])
+        self.register_buffer("unused_for", torch.zeros(self.latent_dim, dtype=torch.long))
+
+    def activations(self, x: Tensor) -> Tensor:
+        """ReLU of the encoder's outputs, before any is dropped, ``(batch, latent_dim)``."""
+        activation, = self.encoder_outputs(x)
+        return activation.relu()
+
+    def encode(self, x: Tensor) -> Code:
+        return Code(_largest(self.activations(x), self.k))
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encode(x).code
+
+    def training_code(self, activations: Tensor) -> Tensor:
+        """The code that training decodes, from the activations of a batch."""
+        return _largest(activations, self.k)
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> TopKLoss:
+        outputs_of_encoder, = self.encoder_outputs(x)
+        code = self.training_code(outputs_of_encoder.relu())
+        outputs = self.decode(code)
+        reconstruction = self.nll(x, outputs).mean()
+        dead = self.unused_for >= self.dead_after
+        auxiliary = torch.zeros_like(reconstruction)
+        if dead.any():
+            strongest = torch.zeros_like(code)
+            strongest[:, dead] = _largest(outputs_of_encoder[:, dead], min(self.auxiliary_k, int(dead.sum())))
+            added = self.decode(strongest) - self.decode(torch.zeros_like(strongest[:1]))
+            auxiliary = self.auxiliary_weight * self.nll(x, outputs.detach() + added).mean()
+        if self.training:
+            used = (code.detach() > 0).any(0)
+            self.unused_for.add_(len(x)).masked_fill_(used, 0)
+        return TopKLoss(reconstruction + auxiliary, reconstruction, auxiliary)
+
+    @property
+    def name(self) -> str:
+        return f"TopK (k = {self.k})"
+
+
+class BatchTopK(TopK):
+    """TopK over a whole batch: k units for an observation on average, more where more is needed (Bussmann et al. 2024).
+
+    Outside of training a unit is kept where it exceeds ``threshold``, the running mean of the smallest kept activation.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], **settings):
+        super().__init__(input_shape, **settings)
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def encode(self, x: Tensor) -> Code:
+        activations = self.activations(x)
+        return Code(torch.where(activations > self.threshold, activations, 0))
+
+    def training_code(self, activations: Tensor) -> Tensor:
+        if not self.training:
+            return torch.where(activations > self.threshold, activations, 0)
+        code = _largest(activations.flatten()[None], self.k * len(activations)).view_as(activations)
+        kept = code.detach()[code > 0]
+        if len(kept):
+            self.threshold.lerp_(kept.min(), 1 - MOMENTUM)
+        return code
+
+    @property
+    def name(self) -> str:
+        return f"BatchTopK (k = {self.k})"
+
+
+class JumpReLU(LatentVariableModel):
+    """Autoencoder whose units are on above a learned threshold, with a penalty on their number.
+
+    Args:
+        sparsity_weight: λ ≥ 0, nats for an active unit.
+        first_threshold: where every θⱼ starts, above 0.
+        bandwidth: width of the kernel that stands for the derivative of the step, above 0, in units of the activations.
+
+    Raises:
+        SettingError: a setting out of range.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 1.0, first_threshold: float = 0.1,
+                 bandwidth: float = 0.1, **settings):
+        super().__init__(input_shape, **settings)
+        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
+        first_threshold = check_number("first_threshold", first_threshold, above=0)
+        self.bandwidth = check_number("bandwidth", bandwidth, above=0)
+        self.log_threshold = nn.Parameter(torch.full((self.latent_dim,), math.log(first_threshold)))
+        keep_unit_columns(self.decoder[0])
+
+    def encode(self, x: Tensor) -> Code:
+        activation, = self.encoder_outputs(x)
+        return Code(activation * _Step.apply(activation, self.log_threshold.exp(), self.bandwidth))
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encode(x).code
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
+        activation, = self.encoder_outputs(x)
+        on = _Step.apply(activation, self.log_threshold.exp(), self.bandwidth)
+        reconstruction = self.reconstruction_nll(x, activation * on).mean()
+        sparsity = self.sparsity_weight * on.sum(1).mean()
+        return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
+
+    @property
+    def name(self) -> str:
+        return f"JumpReLU (λ = {self.sparsity_weight:g})"
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """The k largest values of each row, ``(n, J)``, 0 elsewhere."""
+    kept, columns = values.topk(k, dim=1, sorted=False)
+    return torch.zeros_like(values).scatter(1, columns, kept)
+
+
+class _Step(torch.autograd.Function):
+    """[a > θ], with −K((a − θ)/ε)/ε, K the normal density, for its derivative in θ, and none in a (Rajamanoharan et
+    al. 2024, equations 11 and 12)."""
+
+    @staticmethod
+    def forward(activation: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        return (activation > threshold).to(activation.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        activation, threshold, ctx.bandwidth = inputs
+        ctx.save_for_backward(activation, threshold)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, None]:
+        activation, threshold = ctx.saved_tensors
+        distance = (activation - threshold) / ctx.bandwidth
+        kernel = (-0.5 * distance.square()).exp() / (math.sqrt(2 * math.pi) * ctx.bandwidth)
+        return None, -(gradient * kernel).sum(0), None
