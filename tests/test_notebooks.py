@@ -166,6 +166,7 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
 
 STUDIES = {
     "features": ("digits", {"tbl-features", "fig-features", "fig-top-observations", "features-finding"}),
+    "sparsity": ("digits", {"tbl-sparsity", "fig-sparsity", "sparsity-finding"}),
     "pruning": ("digits", {"tbl-pruning", "fig-pruning", "pruning-finding"}),
     "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
     "one_image": ("digits", {"fig-one-image", "fig-switched-off", "one-image-finding"}),

@@ -67,7 +67,7 @@ class L1SparseAutoencoder(LatentVariableModel):
         SettingError: a setting out of range.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 1.0, **settings):
+    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 0.03, **settings):
         super().__init__(input_shape, **settings)
         self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
         keep_unit_columns(self.decoder[0])
