@@ -7,12 +7,12 @@ sign is then y₊ − y₋; straight-through, it is the exact sample's with the 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions.utils import lazy_property
 
 
 class Ternary(Distribution):
@@ -38,7 +38,7 @@ class Ternary(Distribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> Ternary:
         return Ternary(self.logits.expand(*batch_shape, 3), validate_args=False)
 
-    @cached_property
+    @lazy_property
     def _log_probs(self) -> Tensor:
         """ln P(−1), ln P(0), ln P(+1), ``(3, *batch_shape)``: over a short last axis a softmax is slow."""
         return self.logits.movedim(-1, 0).log_softmax(0)
