@@ -16,6 +16,7 @@ from sparse_vae.evaluation import (
     add_noise,
     batched,
     explained_variance,
+    knee,
     mean_squared_error,
     psnr,
     ssim,
@@ -199,3 +200,16 @@ def test_a_dimension_is_used_from_one_observation_in_a_hundred():
     summary = summarise(model, Dataset("rates", Split(x), Split(x), likelihood="bernoulli"))
     assert summary["used_dimensions"] == 1
     assert summary["active_fraction"] == pytest.approx((0.01 + 0.009) / 2)
+
+
+def test_the_knee_by_hand():
+    # Scaled heights 1, 3/8, 3/16, 1/16, 0 under a chord of 1, 3/4, 1/2, 1/4, 0.
+    assert knee([0, 1, 2, 3, 4], [16, 6, 3, 1, 0]) == 1
+    assert knee([0, 1, 2, 3], [0, 0, 0, 3]) == 2
+    assert knee([1, 10, 100], [5, 5, 5]) == 0
+
+
+@pytest.mark.parametrize(("x", "y"), [([0, 1], [1, 2]), ([0, 2, 1], [1, 2, 3]), ([0, 1, 2], [1, 2])])
+def test_a_knee_needs_a_curve(x, y):
+    with pytest.raises(SettingError, match="at least three points with increasing x"):
+        knee(x, y)

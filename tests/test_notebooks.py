@@ -166,6 +166,7 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
 
 STUDIES = {
     "features": ("digits", {"tbl-features", "fig-features", "fig-top-observations", "features-finding"}),
+    "exercise_largest": ("digits", {"fig-largest", "tbl-largest", "fig-largest-pictures", "largest-finding"}),
     "sparsity": ("digits", {"tbl-sparsity", "fig-sparsity", "sparsity-finding"}),
     "pruning": ("digits", {"tbl-pruning", "fig-pruning", "pruning-finding"}),
     "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
@@ -262,6 +263,19 @@ def test_pruning_counts_what_is_needed_by_hand(tmp_path, run_cells):
     save_file(model.state_dict(), Path(run) / "model.safetensors")
     row = run_cells("pruning", runs=[run], counts=[1, 2])["tbl-pruning"]["text/markdown"].splitlines()[2]
     assert [cell.strip() for cell in row.split("|")][-2] == "1.0"
+
+
+def test_the_tradeoff_of_a_penalty_by_hand(tmp_path, run_cells):
+    runs = []
+    for weight, error in ((0.01, 0.1), (0.1, 0.2), (1.0, 0.9)):  # the bend is at the second: 1/8 where the chord has 1/2
+        run, = write_runs(tmp_path / str(weight), "digits", models=["sparse-autoencoder-l1"], sparsity_weight=weight)
+        path = Path(run) / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mean_squared_error": error}))
+        runs.append(run)
+    shown = run_cells("exercise_tradeoff", runs=runs)
+    assert shown.keys() == {"tbl-tradeoff", "fig-tradeoff", "tradeoff-finding"}
+    assert "for **L1** at 0.1, where the error is 0.2000 (from 0.1000 at the smallest weight to 0.9000" in (
+        shown["tradeoff-finding"]["text/markdown"])
 
 
 @pytest.mark.parametrize("settings", [{}, {"decoder": "linear", "likelihood": "gaussian"}, {"magnitude": "normal"}])
