@@ -267,7 +267,7 @@ def test_pruning_counts_what_is_needed_by_hand(tmp_path, run_cells):
 
 def test_the_tradeoff_of_a_penalty_by_hand(tmp_path, run_cells):
     runs = []
-    for weight, error in ((0.01, 0.1), (0.1, 0.2), (1.0, 0.9)):  # the bend is at the second: 1/8 where the chord has 1/2
+    for weight, error in ((0.01, 0.1), (0.1, 0.2), (1.0, 0.9)):  # scaled: 0, 1/8, 1; the chord has 1/2 in the middle
         run, = write_runs(tmp_path / str(weight), "digits", models=["sparse-autoencoder-l1"], sparsity_weight=weight)
         path = Path(run) / "metrics.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "mean_squared_error": error}))
