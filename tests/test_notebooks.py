@@ -220,7 +220,7 @@ def test_a_remedy_of_collapse_is_judged_by_hand(tmp_path, run_cells):
     finding = run_cells("collapse", runs=runs, pairs=[titles])["warmup-finding"]["text/markdown"]
     # Variances of the means: 1 and 1, so that the difference of 5 nats has the standard error √2; for use, 0 and 1.
     assert "at J = 3: −1.0 ± 1.0 dimensions in use, +5.00 ± 1.41 nats" in finding
-    assert "better in 0 and worse in 1 of these 1 comparisons" in finding
+    assert "has the better bound in 0 and the worse in 1 of 1 comparisons" in finding
 
 
 def test_pseudo_inputs_are_shown_with_samples_of_each(tmp_path, run_cells):

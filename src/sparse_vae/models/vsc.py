@@ -256,21 +256,30 @@ class VSC(LatentVariableModel):
 
 
 class VSCWarmup(VSC):
-    """VSC whose slab is warmed up: λ is 0 for ``warmup_steps``, then rises linearly to 1 over ``ramp_steps``.
+    """VSC whose slab is warmed up: λ is λ₀ for ``warmup_steps``, then rises linearly to 1 over ``ramp_steps``.
 
     Args:
-        warmup_steps: optimiser steps at λ = 0, at least 0; codes are then nearly binary, as the slab carries nothing.
+        warmup_steps: optimiser steps at λ₀, at least 0.
         ramp_steps: optimiser steps of the rise, at least 1. Other settings as in :class:`VSC`.
+        first_warmth: λ₀ in [0, 1]. At the paper's 0 the slab is N(0, 1) whatever the input, noise about 0, so that
+            a spike shows only in how much the latent varies; many runs end with every spike off. A larger λ₀ lets some
+            of the slab through from the start.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], *, warmup_steps: int = 1000, ramp_steps: int = 1000, **settings):
+    def __init__(self, input_shape: tuple[int, ...], *, warmup_steps: int = 1000, ramp_steps: int = 1000,
+                 first_warmth: float = 0.0, **settings):
         super().__init__(input_shape, **settings)
+        self.first_warmth = check_number("first_warmth", first_warmth, minimum=0, maximum=1)
         self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=0)
         self.ramp_steps = check_integer("ramp_steps", ramp_steps, minimum=1)
 
     def warmth(self, step: int | None) -> float:
-        return 1.0 if step is None else min(1.0, max(0.0, (step - self.warmup_steps) / self.ramp_steps))
+        if step is None:
+            return 1.0
+        risen = min(1.0, max(0.0, (step - self.warmup_steps) / self.ramp_steps))
+        return self.first_warmth + (1 - self.first_warmth) * risen
 
     @property
     def name(self) -> str:
-        return f"VSC-WU{self._details}"
+        softened = "" if self.first_warmth == 0 else f", λ₀ = {self.first_warmth:g}"
+        return f"VSC-WU{softened}{self._details}"
