@@ -194,3 +194,8 @@ def test_settings_out_of_range_are_named(setting, message):
 def test_warm_up_steps_out_of_range_are_named(setting):
     with pytest.raises(SettingError, match=f"{setting} must be an integer of at least"):
         make("vsc-warmup", **{setting: -1})
+
+
+def test_a_first_warmth_out_of_range_is_named():
+    with pytest.raises(SettingError, match="first_warmth must be .* got 1.5"):
+        make("vsc-warmup", first_warmth=1.5)
