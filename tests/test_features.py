@@ -50,4 +50,16 @@ def test_the_responses_of_a_linear_decoder_are_its_atoms():
     torch.nn.init.constant_(model.decoder[0].bias, 7.0)
     codes = torch.tensor([[2.0, 0.0, 0.0], [-4.0, 0.5, 0.0]])  # mean magnitudes 3 and 0.5; the last has none
     expected = model.decoder[0].weight.T * torch.tensor([3, 0.5, 1])[:, None]
-    assert torch.allclose(unit_responses(model, codes), expected, atol=1e-6)
+    assert torch.allclose(unit_responses(model, codes), expected, atol=1e-5)
+    first = model.decoder[0].weight.T[0] * 2
+    assert torch.allclose(unit_responses(model, codes, n_codes=1)[0], first, atol=1e-5)
+
+
+def test_the_responses_of_a_network_are_taken_where_its_codes_lie():
+    model = make_model("vae", (1,), latent_dim=2, likelihood="gaussian", hidden_dim=1)
+    with torch.no_grad():  # decodes to ReLU(z₀ + z₁ − 1)
+        for layer, bias in ((model.decoder[0], -1.0), (model.decoder[2], 0.0)):
+            layer.weight.fill_(1)
+            layer.bias.fill_(bias)
+    codes = torch.tensor([[2.0, -0.5], [1.0, 1.0]])  # decoded to ½ and 1; without z₀ to 0 and 0; without z₁ to 1 and 0
+    assert unit_responses(model, codes).flatten().tolist() == pytest.approx([0.75, 0.75])

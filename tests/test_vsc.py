@@ -197,5 +197,5 @@ def test_warm_up_steps_out_of_range_are_named(setting):
 
 
 def test_a_first_warmth_out_of_range_is_named():
-    with pytest.raises(SettingError, match="first_warmth must be .* got 1.5"):
+    with pytest.raises(SettingError, match=r"first_warmth must be .*; got 1\.5"):
         make("vsc-warmup", first_warmth=1.5)

@@ -70,7 +70,8 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     """
     first = next(iter(rows.values()))
     n_columns, aspect = len(first), first.shape[2] / first.shape[3]
-    margin = 0.075 * max(map(len, rows)) + 0.15
+    labels = {label: fill(label, 26) for label in rows}
+    margin = 0.075 * max(len(line) for label in labels.values() for line in label.split("\n")) + 0.15
     cell = (WIDTH - margin) / n_columns
     figure = Figure(figsize=(WIDTH, cell * aspect * len(rows) + (0.25 if column_labels else 0.05)))
     grid = figure.subplots(len(rows), n_columns, squeeze=False, gridspec_kw={
@@ -79,7 +80,7 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     for (label, pictures), line in zip(rows.items(), grid, strict=True):
         for axes, picture in zip(line, pictures, strict=True):
             _draw(axes, picture)
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(labels[label], rotation=0, ha="right", va="center", fontsize=9)
     for axes, label in zip(grid[0], column_labels, strict=False):
         axes.set_title(label, fontsize=8)
     return figure

@@ -9,19 +9,28 @@ from sparse_vae.models.base import LatentVariableModel
 
 
 @torch.no_grad()
-def unit_responses(model: LatentVariableModel, codes: Tensor) -> Tensor:
-    """What each dimension alone adds to the decoded mean, ``(latent_dim, *input_shape)``, in the units of the data.
+def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 64) -> Tensor:
+    """What each dimension adds to the decoded mean, ``(latent_dim, *input_shape)``, in the units of the data.
 
-    Dimension j is set to the mean magnitude of its codes that are not 0 (1 for one that has none), the others are 0;
-    what the zero code decodes to is subtracted. For a linear decoder and a Gaussian likelihood these are the atoms of
-    the dictionary, times that magnitude.
+    The mean, over codes in which dimension j is not 0, of the decoded code minus the decoded code without j, times the
+    sign of zⱼ. For a linear decoder and a Gaussian likelihood it is the dictionary's atom times the mean of |zⱼ|,
+    whatever the other dimensions are; a network is asked where its codes lie. A dimension that is never used is set to
+    1 alone.
 
     Args:
         codes: codes of observations, ``(n, latent_dim)``.
+        n_codes: how many codes to average over, the first that use the dimension.
     """
-    magnitudes = codes.abs().sum(0) / (codes != 0).sum(0).clamp(min=1)
-    alone = torch.diag(torch.where(magnitudes > 0, magnitudes, 1))
-    return model.decode_mean(alone) - model.decode_mean(torch.zeros_like(alone[:1]))
+    responses = []
+    for j in range(codes.shape[1]):
+        whole = codes[codes[:, j] != 0][:n_codes]
+        if not len(whole):
+            whole = torch.zeros_like(codes[:1]).index_fill_(1, torch.tensor([j]), 1)
+        without = whole.clone()
+        without[:, j] = 0
+        change = model.decode_mean(whole) - model.decode_mean(without)
+        responses.append((change * whole[:, j].sign().view(-1, *[1] * (change.ndim - 1))).mean(0))
+    return torch.stack(responses)
 
 
 def smoothness(features: Tensor) -> Tensor:
