@@ -70,17 +70,18 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     """
     first = next(iter(rows.values()))
     n_columns, aspect = len(first), first.shape[2] / first.shape[3]
-    labels = {label: fill(label, 26) for label in rows}
+    lines = max(1, int(0.7 * WIDTH / n_columns * aspect / 0.16))  # of a label, in the height of a row
+    labels = {label: fill(label, max(26, len(label) // lines + 6)) for label in rows}
     margin = 0.075 * max(len(line) for label in labels.values() for line in label.split("\n")) + 0.15
     cell = (WIDTH - margin) / n_columns
     figure = Figure(figsize=(WIDTH, cell * aspect * len(rows) + (0.25 if column_labels else 0.05)))
     grid = figure.subplots(len(rows), n_columns, squeeze=False, gridspec_kw={
         "left": margin / WIDTH, "right": 1, "bottom": 0, "wspace": 0.06, "hspace": 0.06,
         "top": 1 - (0.25 if column_labels else 0.03) / figure.get_figheight()})
-    for (label, pictures), line in zip(rows.items(), grid, strict=True):
-        for axes, picture in zip(line, pictures, strict=True):
+    for (label, pictures), row in zip(rows.items(), grid, strict=True):
+        for axes, picture in zip(row, pictures, strict=True):
             _draw(axes, picture)
-        line[0].set_ylabel(labels[label], rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(labels[label], rotation=0, ha="right", va="center", fontsize=9)
     for axes, label in zip(grid[0], column_labels, strict=False):
         axes.set_title(label, fontsize=8)
     return figure
