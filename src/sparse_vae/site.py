@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import yaml
+from tqdm import tqdm
 
 from sparse_vae import preview
 from sparse_vae.checks import ExplainedError, SettingError
@@ -202,13 +203,18 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
 
 
 def _run_quarto(quarto: str, staged: Path) -> None:
-    print("rendering with Quarto …", flush=True)
-    answer = subprocess.run([quarto, "render", "--no-execute"], cwd=staged, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
-    # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
-    warnings = [line for line in answer.stdout.splitlines() if line.startswith(("WARN", "[WARNING]"))]
-    if answer.returncode or warnings:
-        raise SiteError(f"quarto render failed in {staged}:\n" + ("\n".join(warnings) or answer.stdout[-3000:]))
+    """Render page by page: Quarto hands pandoc a record of every notebook that the pages of one call embed in a single
+    environment variable, and Linux refuses one of 128 KiB, some 35 notebooks."""
+    environment = {**os.environ, "NO_COLOR": "1"}
+    pages = [path.name for path in sorted(staged.glob("*.qmd")) if not path.name.startswith("_")]
+    for page in tqdm(pages, desc="rendering with Quarto", unit="page"):
+        answer = subprocess.run([quarto, "render", page, "--no-execute"], cwd=staged, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, check=False, env=environment)
+        # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
+        warnings = [line for line in answer.stdout.splitlines() if line.startswith(("WARN", "[WARNING]"))]
+        if answer.returncode or warnings:
+            found = "\n".join(warnings) or answer.stdout[-3000:]
+            raise SiteError(f"quarto render {page} failed in {staged}:\n{found}")
 
 
 def publish(suite: Suite, *, remote: str = "origin") -> None:
