@@ -45,7 +45,7 @@ def find_quarto() -> str | None:
         return None
     answer = subprocess.run([quarto, "--version"], capture_output=True, text=True, check=False)
     version = tuple(map(int, re.findall(r"\d+", answer.stdout)[:2]))
-    return quarto if version >= MINIMUM_QUARTO else None
+    return quarto if answer.returncode == 0 and version >= MINIMUM_QUARTO else None
 
 
 def _finished_runs(suite: Suite) -> list[Run]:

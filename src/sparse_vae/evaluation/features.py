@@ -25,7 +25,8 @@ def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 
     for j in range(codes.shape[1]):
         whole = codes[codes[:, j] != 0][:n_codes]
         if not len(whole):
-            whole = torch.zeros_like(codes[:1]).index_fill_(1, torch.tensor([j]), 1)
+            whole = torch.zeros_like(codes[:1])
+            whole[:, j] = 1
         without = whole.clone()
         without[:, j] = 0
         change = model.decode_mean(whole) - model.decode_mean(without)
