@@ -46,7 +46,7 @@ def test_the_kl_objective_by_hand():
     rates = code.mean(0)
     divergence = 0.2 * torch.log(0.2 / rates) + 0.8 * torch.log(0.8 / (1 - rates))
     assert torch.equal(model.code(x), code)
-    assert torch.equal(model.active(x), code > 0.5)
+    assert torch.equal(model.active(x), code > 0.4)
     assert model.loss(x).sparsity.item() == pytest.approx(2 * divergence.sum().item(), rel=1e-5)
     assert model.rate_divergence(torch.tensor([0.2])).item() == pytest.approx(0, abs=1e-6)
     assert model.rate_divergence(torch.tensor([0.0, 1.0])).isfinite().all()

@@ -190,7 +190,7 @@ def code_scatters(codes: Mapping[str, np.ndarray], labels: np.ndarray | None, cl
 
 
 def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarray], row_labels: Sequence[str], *,
-                   value_label: str, rate_labels: Mapping[str, str]) -> Figure:
+                   value_label: str, rate_labels: Mapping[str, str], order: str = "by use") -> Figure:
     """Mean code of each class above how often each dimension is active, one column for each model.
 
     Args:
@@ -199,6 +199,7 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         row_labels: class names.
         value_label: what the colours show.
         rate_labels: title → what the bars show.
+        order: of the dimensions, from left to right.
     """
     height = 0.24 * len(row_labels) + 2.6
     rows, columns = _rows_and_columns(len(means))
@@ -220,11 +221,35 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         bottom.bar(range(len(rates[title])), rates[title], color=COLOURS[0], width=0.85)
         bottom.set_xlim(-0.5, len(rates[title]) - 0.5)
         bottom.set_ylim(0, 1)
-        bottom.set_xlabel("latent dimensions, by use", fontsize=8)
+        bottom.set_xlabel(f"latent dimensions, {order}", fontsize=8)
         bottom.set_title(fill(f"active: {rate_labels[title]}", 32), fontsize=7)
         bottom.tick_params(labelsize=7)
     for axes in grid[1::2, 0]:
         axes.set_ylabel("share of\nobservations", fontsize=8)
+    return figure
+
+
+def matrices(panels: Mapping[str, np.ndarray], *, x_label: str, y_label: str) -> Figure:
+    """Matrices as coloured cells, each on a scale of its own that is symmetric about 0: red is positive, blue negative.
+
+    Args:
+        panels: title → ``(rows, columns)``, the first row at the top.
+        x_label, y_label: of the columns and the rows of every panel.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 0.13 * max(map(len, panels.values())) + 0.75
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, values) in zip(grid.flat, panels.items(), strict=False):
+        limit = np.abs(values).max() or 1.0
+        axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(x_label, fontsize=8)
+        axes.set_ylabel(y_label, fontsize=8)
+        axes.tick_params(labelsize=7)
+    for axes in grid.flat[len(panels):]:
+        axes.set_visible(False)
     return figure
 
 
@@ -259,7 +284,8 @@ def error_maps(panels: Mapping[str, np.ndarray], row_names: Sequence[str], colum
 
 
 def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, x_labels: Sequence[str],
-           y_labels: Sequence[str], columns: int = 3, log_x: bool = False, log_y: bool = False) -> Figure:
+           y_labels: Sequence[str], columns: int = 3, log_x: bool = False, log_y: bool = False,
+           marks: bool = True) -> Figure:
     """Lines in several panels, a line of the same name in the same colour everywhere.
 
     Args:
@@ -267,6 +293,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *,
         x_labels, y_labels: of each panel.
         columns: panels in a row.
         log_x, log_y: logarithmic axes.
+        marks: whether each point has a mark of its own.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -274,7 +301,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *,
     grid = figure.subplots(rows, columns, squeeze=False).flat
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     styles = {name: {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3],
-                     "marker": "os^Dvx+*"[i % 8]} for i, name in enumerate(names)}
+                     "marker": "os^Dvx+*"[i % 8] if marks else ""} for i, name in enumerate(names)}
     drawn = {}
     for axes, (title, lines), x_label, y_label in zip(grid, panels.items(), x_labels, y_labels, strict=False):
         for name, (x, y) in lines.items():

@@ -70,19 +70,24 @@ class LatentVariableModel(nn.Module):
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """Take from the training observations ``x`` what the first step needs; called once, before training.
 
-        A linear decoder starts at the mean of the data, its σ at ``FIRST_NOISE`` of their standard deviation about it.
+        A linear decoder starts at the mean of the data, see :meth:`start_decoder_at_mean`.
         """
-        if self.decoder_kind == "network":
-            return
-        flat = x.flatten(1)
-        mean = flat.mean(0)
-        with torch.no_grad():
-            if self.likelihood == "bernoulli":
-                self.decoder[0].bias.copy_(mean.clamp(0.01, 0.99).logit())
-            else:
-                self.decoder[0].bias.copy_(mean)
-                deviation = (flat - mean).square().mean().sqrt()
-                self.log_scale.copy_((FIRST_NOISE * deviation).log().clamp(min=SMALLEST_LOG_SCALE))
+        if self.decoder_kind == "linear":
+            self.start_decoder_at_mean(x)
+
+    @torch.no_grad()
+    def start_decoder_at_mean(self, x: Tensor) -> None:
+        """Let a code of zeros decode to about the mean of ``x``, and σ be ``FIRST_NOISE`` of the deviation from it."""
+        bias = self.decoder[-2 if isinstance(self.decoder[-1], nn.Unflatten) else -1].bias
+        mean = x.mean(0)
+        # A convolution has one bias for each channel.
+        start = mean.flatten() if bias.numel() == mean.numel() else mean.flatten(1).mean(1)
+        if self.likelihood == "bernoulli":
+            bias.copy_(start.clamp(0.01, 0.99).logit())
+        else:
+            bias.copy_(start)
+            deviation = (x - mean).square().mean().sqrt()
+            self.log_scale.copy_((FIRST_NOISE * deviation).log().clamp(min=SMALLEST_LOG_SCALE))
 
     def encode(self, x: Tensor) -> NamedTuple:
         """The posterior of ``x``, ``(batch, *input_shape)``: a NamedTuple of ``(batch, latent_dim)`` tensors."""

@@ -39,6 +39,8 @@ from sparse_vae.nets import keep_unit_columns
 MEANS = ("batch", "running")
 MOMENTUM = 0.99
 """Of running means: the share of the old value in the new one, for each training batch."""
+PREPARATION = 4096
+"""Training observations that are looked at before the first step."""
 
 
 class SparseLoss(NamedTuple):
@@ -57,7 +59,25 @@ class TopKLoss(NamedTuple):
     auxiliary: Tensor
 
 
-class L1SparseAutoencoder(LatentVariableModel):
+class SparseAutoencoder(LatentVariableModel):
+    """What the five have in common: a deterministic code, and a start from which no unit is always on or always off."""
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """Start the decoder at the mean of the data, and every unit with a mean of 0 before its non-linearity.
+
+        Otherwise the first steps teach the units the mean of the data, which makes some of them large for every
+        observation, and the others never catch up.
+        """
+        self.start_decoder_at_mean(x)
+        before, = self.encoder_outputs(x[:PREPARATION])
+        self.encoder[-1].bias.sub_(before.mean(0))
+
+    def code(self, x: Tensor) -> Tensor:
+        return self.encode(x).code
+
+
+class L1SparseAutoencoder(SparseAutoencoder):
     """Autoencoder with a penalty on the sum of its non-negative code.
 
     Args:
@@ -76,9 +96,6 @@ class L1SparseAutoencoder(LatentVariableModel):
         activation, = self.encoder_outputs(x)
         return Code(activation.relu())
 
-    def code(self, x: Tensor) -> Tensor:
-        return self.encode(x).code
-
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
         code = self.code(x)
         reconstruction = self.reconstruction_nll(x, code).mean()
@@ -90,8 +107,10 @@ class L1SparseAutoencoder(LatentVariableModel):
         return f"Sparse AE, L1 (λ = {self.sparsity_weight:g})"
 
 
-class KLSparseAutoencoder(LatentVariableModel):
+class KLSparseAutoencoder(SparseAutoencoder):
     """Autoencoder of sigmoid units whose mean activations are held at a target rate (Ng 2011).
+
+    Its units are never 0. One that says nothing sits at ρ; active is one above 2ρ, or above one half if that is less.
 
     Args:
         target_rate: ρ in (0, 1).
@@ -103,8 +122,6 @@ class KLSparseAutoencoder(LatentVariableModel):
         SettingError: a setting out of range.
     """
 
-    active_means = "its activation is above one half"
-
     def __init__(self, input_shape: tuple[int, ...], *, target_rate: float = 0.1, sparsity_weight: float = 1.0,
                  mean_over: str = "batch", **settings):
         super().__init__(input_shape, **settings)
@@ -113,18 +130,26 @@ class KLSparseAutoencoder(LatentVariableModel):
             raise SettingError("target_rate must be below 1, where every unit would always be on; got 1")
         self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
         self.mean_over = check_choice("mean_over", mean_over, MEANS)
+        self.threshold = min(2 * target_rate, 0.5)
         if mean_over == "running":
             self.register_buffer("running_rate", torch.full((self.latent_dim,), float(target_rate)))
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """As in the others, and every unit at about its target rate."""
+        super().prepare(x, generator=generator)
+        self.encoder[-1].bias.add_(math.log(self.target_rate / (1 - self.target_rate)))
 
     def encode(self, x: Tensor) -> Code:
         activation, = self.encoder_outputs(x)
         return Code(activation.sigmoid())
 
-    def code(self, x: Tensor) -> Tensor:
-        return self.encode(x).code
+    @property
+    def active_means(self) -> str:
+        return f"its activation is above {self.threshold:g}"
 
     def active(self, x: Tensor) -> Tensor:
-        return self.code(x) > 0.5
+        return self.code(x) > self.threshold
 
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
         code = self.code(x)
@@ -151,7 +176,7 @@ class KLSparseAutoencoder(LatentVariableModel):
         return f"Sparse AE, KL (ρ = {self.target_rate:g})"
 
 
-class TopK(LatentVariableModel):
+class TopK(SparseAutoencoder):
     """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024).
 
     Args:
@@ -185,9 +210,6 @@ class TopK(LatentVariableModel):
 
     def encode(self, x: Tensor) -> Code:
         return Code(_largest(self.activations(x), self.k))
-
-    def code(self, x: Tensor) -> Tensor:
-        return self.encode(x).code
 
     def training_code(self, activations: Tensor) -> Tensor:
         """The code that training decodes, from the activations of a batch."""
@@ -243,7 +265,7 @@ class BatchTopK(TopK):
         return f"BatchTopK (k = {self.k})"
 
 
-class JumpReLU(LatentVariableModel):
+class JumpReLU(SparseAutoencoder):
     """Autoencoder whose units are on above a learned threshold, with a penalty on their number.
 
     Args:
@@ -267,9 +289,6 @@ class JumpReLU(LatentVariableModel):
     def encode(self, x: Tensor) -> Code:
         activation, = self.encoder_outputs(x)
         return Code(activation * _Step.apply(activation, self.log_threshold.exp(), self.bandwidth))
-
-    def code(self, x: Tensor) -> Tensor:
-        return self.encode(x).code
 
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> SparseLoss:
         activation, = self.encoder_outputs(x)
