@@ -41,6 +41,21 @@ local function label_equation(paragraph)
   return pandoc.Div(paragraph, { id = id, class = "equation" })
 end
 
+-- A callout shows its title; one that is to be folded becomes <details>.
+local function callout(div)
+  local title = div.attributes.title
+  if not title or not div.classes[1]:match("^callout") then return nil end
+  div.attributes.title = nil
+  if div.attributes.collapse ~= "true" then
+    div.content:insert(1, pandoc.Para(pandoc.Strong(title)))
+    return div
+  end
+  div.attributes.collapse = nil
+  div.content:insert(1, pandoc.RawBlock("html", "<details><summary>" .. title .. "</summary>"))
+  div.content:insert(pandoc.RawBlock("html", "</details>"))
+  return div
+end
+
 local function link(cite)
   local parts = pandoc.List()
   for _, citation in ipairs(cite.citations) do
@@ -54,5 +69,5 @@ end
 
 return {
   { Div = label_block, Header = label_header, Para = label_equation },
-  { Cite = link },
+  { Cite = link, Div = callout },
 }

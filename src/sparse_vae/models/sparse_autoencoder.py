@@ -122,7 +122,7 @@ class KLSparseAutoencoder(SparseAutoencoder):
         SettingError: a setting out of range.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], *, target_rate: float = 0.1, sparsity_weight: float = 1.0,
+    def __init__(self, input_shape: tuple[int, ...], *, target_rate: float = 0.1, sparsity_weight: float = 100.0,
                  mean_over: str = "batch", **settings):
         super().__init__(input_shape, **settings)
         self.target_rate = check_number("target_rate", target_rate, above=0, maximum=1)
