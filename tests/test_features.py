@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from sparse_vae.evaluation import smoothness, spread, unit_responses
+from sparse_vae.checks import SettingError
+from sparse_vae.evaluation import class_selectivity, smoothness, spread, unit_responses
 from sparse_vae.models import make_model
 
 
@@ -63,3 +64,27 @@ def test_the_responses_of_a_network_are_taken_where_its_codes_lie():
             layer.bias.fill_(bias)
     codes = torch.tensor([[2.0, -0.5], [1.0, 1.0]])  # decoded to ½ and 1; without z₀ to 0 and 0; without z₁ to 1 and 0
     assert unit_responses(model, codes).flatten().tolist() == pytest.approx([0.75, 0.75])
+
+
+def test_selectivity_by_hand():
+    # Means of |z|: class 0 (3, 1, 0), class 1 (1, 1, 0), class 2 (0, 1, 0).
+    codes = torch.tensor([[4.0, -1.0, 0.0], [2.0, 1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    found = class_selectivity(codes, torch.tensor([0, 0, 1, 2]))
+    assert found.means.tolist() == [[3, 1, 0], [1, 1, 0], [0, 1, 0]]
+    assert found.index.tolist() == pytest.approx([(3 - 0.5) / (3 + 0.5), 0, 0])
+    assert found.preferred[0] == 0
+
+
+def test_labels_that_say_nothing_are_hardly_preferred():
+    codes, labels = noise(20_000, 5).relu(), torch.arange(20_000) % 10
+    assert class_selectivity(codes, labels).index.max() < 0.08
+    codes[labels != 3] *= 0.01
+    assert class_selectivity(codes, labels).index.min() > 0.97
+    assert class_selectivity(codes, labels).preferred.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize(("labels", "complaint"), [
+    ([0, 0], r"their counts are \[2\]"), ([0, 2], r"their counts are \[1, 0, 1\]"), ([0, 1, 0], "got shapes")])
+def test_labels_that_cannot_be_are_named(labels, complaint):
+    with pytest.raises(SettingError, match=complaint):
+        class_selectivity(torch.ones(2, 3), torch.tensor(labels))

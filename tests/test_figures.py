@@ -193,6 +193,18 @@ def test_class_heatmaps(n_models, columns):
     assert low == -high < 0
 
 
+@pytest.mark.parametrize("n_panels", [1, 3])
+def test_matrices(n_panels):
+    panels = {f"panel {i}": RANDOM.standard_normal((3, 7)) for i in range(n_panels)}
+    panels["panel 0"][:] = 0
+    figure = figures.matrices(panels, x_label="asset", y_label="factor")
+    assert is_drawn(figure)
+    drawn = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in drawn] == list(panels)
+    assert [axes.images[0].get_array().tolist() for axes in drawn] == [values.tolist() for values in panels.values()]
+    assert all(axes.images[0].get_clim()[0] == -axes.images[0].get_clim()[1] < 0 for axes in drawn)
+
+
 @pytest.mark.parametrize("n_panels", [1, 2, 5])
 def test_curves(n_panels):
     x = np.arange(4)

@@ -167,6 +167,13 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
 STUDIES = {
     "features": ("digits", {"tbl-features", "fig-features", "fig-top-observations", "features-finding"}),
     "exercise_largest": ("digits", {"fig-largest", "tbl-largest", "fig-largest-pictures", "largest-finding"}),
+    "exercise_selectivity": ("digits", {"tbl-selectivity", "fig-selectivity", "fig-class-means", "fig-selective-units",
+                                        "selectivity-finding"}),
+    "exercise_overcomplete": ("digits", {"tbl-overcomplete", "fig-overcomplete", "fig-overcomplete-features",
+                                         "overcomplete-finding"}),
+    "equal_sparsity": ("digits", {"tbl-equal-sparsity", "fig-equal-sparsity", "equal-sparsity-finding"}),
+    "factors": ("returns", {"tbl-factors", "fig-loadings", "fig-awake", "tbl-regimes", "tbl-drivers",
+                            "factors-finding"}),
     "sparsity": ("digits", {"tbl-sparsity", "fig-sparsity", "sparsity-finding"}),
     "pruning": ("digits", {"tbl-pruning", "fig-pruning", "pruning-finding"}),
     "code_size": ("digits", {"fig-code-size", "tbl-code-size", "size-finding"}),
@@ -181,8 +188,11 @@ STUDIES = {
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_takes_every_model(name, tmp_path, run_cells):
     dataset, labels = STUDIES[name]
-    quick = {"code_size": {"reference": str(NOTEBOOKS.parent / "experiments" / "reference.csv")},
-             "probes": {"budgets": [20, 50]}, "bounds": {"samples": [1, 3], "observations": 10}}
+    published = NOTEBOOKS.parent / "experiments"
+    quick = {"code_size": {"reference": str(published / "reference.csv")},
+             "probes": {"budgets": [20, 50], "reference": str(published / "reference-probes.csv")},
+             "equal_sparsity": {"reference": str(published / "reference-sparse.csv")},
+             "bounds": {"samples": [1, 3], "observations": 10}}
     shown = run_cells(name, runs=write_runs(tmp_path, dataset), **quick.get(name, {}))
     assert shown.keys() == labels
 
@@ -276,6 +286,53 @@ def test_the_tradeoff_of_a_penalty_by_hand(tmp_path, run_cells):
     assert shown.keys() == {"tbl-tradeoff", "fig-tradeoff", "tradeoff-finding"}
     assert "for **L1** at 0.1, where the error is 0.2000 (from 0.1000 at the smallest weight to 0.9000" in (
         shown["tradeoff-finding"]["text/markdown"])
+
+
+def test_two_penalties_are_compared_at_the_nearest_sparseness(tmp_path, run_cells):
+    runs = [folder for name, own in (("l1", {"sparsity_weight": [0.01, 0.5]}), ("kl", {"target_rate": [0.1, 0.4]}))
+            for setting, values in own.items() for value in values
+            for folder in write_runs(tmp_path / f"{name}{value}", "digits", models=[f"sparse-autoencoder-{name}"],
+                                     **{setting: value})]
+    shown = run_cells("exercise_penalties", runs=runs, shown=3)
+    assert shown.keys() == {"tbl-penalties", "fig-penalties", "fig-penalties-training", "fig-penalties-features",
+                            "penalties-finding"}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in shown["tbl-penalties"]["text/markdown"].splitlines()[2:]]
+    sparseness = {row[0]: float(row[3]) for row in lines}
+    l1, kl = ([title for title in sparseness if penalty in title] for penalty in ("L1", "KL"))
+    smallest = min(abs(sparseness[a] - sparseness[b]) for a in l1 for b in kl)
+    finding = shown["penalties-finding"]["text/markdown"]
+    pair = [title for title in sparseness if f"**{title}** ({sparseness[title]:.2f})" in finding]
+    assert abs(sparseness[pair[0]] - sparseness[pair[1]]) <= smallest + 0.011  # two decimals each
+
+
+def test_published_codes_stand_beside_ours(tmp_path, run_cells):
+    folder, = write_runs(tmp_path, "digits", models=["vae"])  # J = 3
+    reference = tmp_path / "reference.csv"
+    reference.write_text("dataset,model,latent_dim,probe,labels,accuracy,source\n"
+                         "digits,somebody's,3,nearest,20,0.5,someone\ndigits,another's,4,nearest,20,0.6,someone\n")
+    shown = run_cells("probes", runs=[folder], budgets=[20, 50], probes=["cosine", "euclidean"],
+                      reference=str(reference))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in shown["tbl-probes"]["text/markdown"].splitlines()]
+    assert lines[0][1:5] == ["nearest, cosine, 20 labels", "nearest, cosine, 50 labels",
+                             "nearest, Euclidean, 20 labels", "nearest, Euclidean, 50 labels"]
+    assert lines[3:] == [["published: somebody's, J = 3", "50.0", "—", "50.0", "—", "—", "—"]]
+
+
+def test_your_own_returns_have_factors_but_no_truth(tmp_path, run_cells):
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(80, 3, generator=random) + torch.randn(80, 1, generator=random)
+    days = [f"2024-{1 + day // 28:02}-{1 + day % 28:02}" for day in range(80)]
+    path = tmp_path / "mine.csv"
+    path.write_text("date,one,two,three\n" + "\n".join(
+        f"{day}," + ",".join(f"{value:.4f}" for value in row.tolist()) for day, row in zip(days, rows, strict=True)))
+    settings = {"latent_dim": 2, "epochs": 2, "batch_size": 16, "decoder": "linear", "dataset.csv": str(path)}
+    shown = run_cells("factors", models=["vae", "vsc"], settings=settings)
+    assert {"tbl-factors", "fig-loadings", "tbl-drivers", "factors-finding"} <= shown.keys()
+    assert "tbl-regimes" not in shown
+    assert "three" in shown["tbl-drivers"]["text/markdown"]
+    assert "truth" not in shown["tbl-factors"]["text/markdown"] + shown["tbl-factors"]["tbl-cap"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"decoder": "linear", "likelihood": "gaussian"}, {"magnitude": "normal"}])

@@ -40,6 +40,31 @@ def test_the_l1_objective_by_hand():
     assert loss.reconstruction.item() == pytest.approx(model.reconstruction_nll(x, code).mean().item())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_unit_is_on_or_off_for_all_at_the_start(name):
+    model = make(name, decoder="linear")
+    x = 5 + 2 * observations(300)
+    model.prepare(x)
+    before = model.encoder(x)
+    middle = math.log(0.1 / 0.9) if name == "sparse-autoencoder-kl" else 0
+    assert before.mean(0).tolist() == pytest.approx([middle] * UNITS, abs=1e-5)
+    assert ((before > middle).any(0) & (before < middle).any(0)).all()
+    nothing = model.decode_mean(torch.zeros(1, UNITS))[0]
+    assert nothing.tolist() == pytest.approx(x.mean(0).tolist(), abs=1e-5)
+    deviation = (x - x.mean(0)).square().mean().sqrt().item()
+    assert model.log_scale.exp().item() == pytest.approx(deviation / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["conv", "mlp"])
+def test_images_start_at_their_mean_too(backbone):
+    model = make_model("topk", (2, 8, 8), latent_dim=4, backbone=backbone)
+    x = torch.rand(50, 2, 8, 8, generator=seeded()) * torch.tensor([0.2, 0.9]).view(2, 1, 1)
+    model.prepare(x)
+    bias = model.decoder[-1 if backbone == "conv" else -2].bias.sigmoid()
+    mean = x.mean((0, 2, 3)) if backbone == "conv" else x.mean(0).flatten()
+    assert bias.tolist() == pytest.approx(mean.tolist(), abs=1e-5)
+
+
 def test_the_kl_objective_by_hand():
     model, x = make("sparse-autoencoder-kl", sparsity_weight=2.0, target_rate=0.2), observations()
     code = model.encoder(x).sigmoid()
