@@ -30,7 +30,7 @@ def project(tmp_path_factory):
     for part in ("experiments", "notebooks", "report", "_quarto.yml"):
         source = ROOT / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, root / part)
-    for study in ("paper", "hybrid"):  # what the chapters on studies show
+    for study in ("paper", "hybrid", "exercises"):  # what the chapters on studies show
         shutil.copytree(ROOT / "results" / study, root / "results" / study,
                         ignore=shutil.ignore_patterns("*.safetensors"))
     content = yaml.safe_load((root / "experiments" / "quick.yml").read_text())
@@ -241,7 +241,8 @@ def test_publishing_makes_the_branch_and_then_adds_to_it(project, tmp_path, monk
 
 def test_the_published_results_are_whole_and_the_readme_states_them(tmp_path):
     suite = load_suite("report", ROOT)
-    for folder in ("report", "results/report", "results/paper", "results/hybrid", "experiments", "notebooks"):
+    for folder in ("report", "results/report", "results/paper", "results/hybrid", "results/exercises",
+                   "experiments", "notebooks"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
     shutil.copy(ROOT / "_quarto.yml", tmp_path)
     site.render(dataclasses.replace(suite, root=tmp_path), plain=True)
