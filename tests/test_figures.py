@@ -102,6 +102,11 @@ def test_a_curve_that_does_not_vary_is_drawn(x):
     assert (result.min(axis=(1, 2, 3)) == 0).all()
 
 
+def test_changes_are_drawn_about_grey_each_on_its_own_scale():
+    changes = np.array([[[[0.0, -4.0]]], [[[1.0, 0.5]]], [[[0.0, 0.0]]]])
+    assert figures.signed_pictures(changes).tolist() == [[[[0.5, 0]]], [[[1, 0.75]]], [[[0.5, 0.5]]]]
+
+
 def test_a_montage_puts_pictures_in_their_place():
     images = np.arange(24).reshape(2, 3, 1, 2, 2)
     assert figures.montage(images).tolist() == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11],

@@ -54,6 +54,19 @@ def as_pictures(x: np.ndarray, *, limits: tuple[float, float] | None = None,
     return 1 - ink.max(1)[:, None]
 
 
+def signed_pictures(x: np.ndarray) -> np.ndarray:
+    """Changes as pictures: 0 is grey; the largest of each observation, whatever its sign, is black or white.
+
+    Args:
+        x: ``(n, *shape)``, as for :func:`as_pictures`.
+
+    Returns:
+        ``(n, channels, height, width)`` in [0, 1].
+    """
+    largest = np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True).clip(1e-12)
+    return as_pictures((x / largest + 1) / 2, limits=(0, 1))
+
+
 def montage(images: np.ndarray) -> np.ndarray:
     """One picture ``(rows·height, columns·width[, channels])`` of ``(rows, columns, channels, height, width)``."""
     rows, columns, channels, height, width = images.shape

@@ -8,6 +8,7 @@ it is written beside its place and renamed into it.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterable
@@ -160,6 +161,11 @@ class Run:
     def title(self) -> str:
         """What figures call it; the weights are not needed for it."""
         return make_model(self.config.model, (1, 1, 1), **self.config.model_settings).title
+
+    @property
+    def family(self) -> str:
+        """The title without the settings that it states in brackets, which may follow the size of the code."""
+        return re.sub(r" \(.*?\)", "", self.title)
 
 
 def open_runs(folders: Iterable[str], *, models: Iterable[str], dataset: str, settings: dict[str, object],

@@ -266,11 +266,16 @@ def _read_figure(entry: dict, run_names: list[str], root: Path) -> SuiteFigure:
     if "runs" in entry:
         patterns = entry["runs"] if isinstance(entry["runs"], list) else [entry["runs"]]
         runs = []
-        for pattern in patterns:
-            matching = fnmatch.filter(run_names, str(pattern))
+        for pattern in map(str, patterns):
+            matching = fnmatch.filter(run_names, pattern.removeprefix("!"))
             if not matching:
                 raise unknown_name("run, or pattern that fits no run,", pattern, run_names)
-            runs += [run for run in matching if run not in runs]
+            if pattern.startswith("!"):
+                runs = [run for run in runs if run not in matching]
+            else:
+                runs += [run for run in matching if run not in runs]
+        if not runs:
+            raise SettingError(f"runs must leave at least one run; got {', '.join(map(str, patterns))}")
     known = _template_parameters(root / "notebooks" / f"{entry['notebook']}.ipynb")
     for key in entry:
         if key not in FIGURE_KEYS and key not in known:
