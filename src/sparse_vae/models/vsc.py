@@ -261,13 +261,13 @@ class VSCWarmup(VSC):
     Args:
         warmup_steps: optimiser steps at λ₀, at least 0.
         ramp_steps: optimiser steps of the rise, at least 1. Other settings as in :class:`VSC`.
-        first_warmth: λ₀ in [0, 1]. At the paper's 0 the slab is N(0, 1) whatever the input, noise about 0, so that
-            a spike shows only in how much the latent varies; many runs end with every spike off. A larger λ₀ lets some
-            of the slab through from the start.
+        first_warmth: λ₀ in [0, 1]. At 0, as in the paper, the slab is N(0, 1) whatever the input, noise about 0, so
+            that a spike shows only in how much the latent varies; some runs end with every spike off. A larger λ₀ lets
+            some of the slab through from the start.
     """
 
     def __init__(self, input_shape: tuple[int, ...], *, warmup_steps: int = 1000, ramp_steps: int = 1000,
-                 first_warmth: float = 0.0, **settings):
+                 first_warmth: float = 0.5, **settings):
         super().__init__(input_shape, **settings)
         self.first_warmth = check_number("first_warmth", first_warmth, minimum=0, maximum=1)
         self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=0)
