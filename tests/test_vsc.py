@@ -114,8 +114,8 @@ def test_the_reconstruction_reaches_the_spikes(estimator):
 
 
 def test_the_schedules_count_steps():
-    model = make("vsc-warmup", warmup_steps=10, ramp_steps=20, first_warmth=0.0, temperature=1.0, final_temperature=0.25,
-                 anneal_steps=8)
+    model = make("vsc-warmup", warmup_steps=10, ramp_steps=20, first_warmth=0.0,
+                 temperature=1.0, final_temperature=0.25, anneal_steps=8)
     assert [model.warmth(step) for step in (0, 10, 15, 30, 100, None)] == [0, 0, 0.25, 1, 1, 1]
     softened = make("vsc-warmup", warmup_steps=10, ramp_steps=20)
     assert [softened.warmth(step) for step in (0, 10, 15, 30, None)] == [0.5, 0.5, 0.625, 1, 1]

@@ -11,12 +11,15 @@ import base64
 import json
 from collections.abc import Sequence
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
-from nbformat import NotebookNode
+
+if TYPE_CHECKING:  # its import takes two seconds, in every notebook
+    from nbformat import NotebookNode
 
 KEY = "sparse_vae"
 DPI = 160
@@ -76,7 +79,7 @@ def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:
     Also takes out what depends on the machine: progress bars, execution times, papermill's record of paths.
     """
     for cell in notebook.cells:
-        cell.metadata = NotebookNode({"tags": cell.metadata.get("tags", [])})
+        cell.metadata = {"tags": cell.metadata.get("tags", [])}
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]

@@ -39,8 +39,9 @@ All of it is float64, whatever the tensors are; relative errors stay below 10⁻
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, wraps
 from typing import ClassVar
 
 import torch
@@ -57,6 +58,15 @@ TEMME_FROM, TEMME_WIDTH = 12.0, 1.1
 """Temme's expansion is used from this k on, for |ln(z/k)| below the width."""
 LOWEST_TAIL = 4.0
 """The upper region starts at z = k, but not below this."""
+
+
+def _left_to_python(function: Callable) -> Callable:
+    """``torch.compiler.disable``, but applied under a compiler only: it imports the compiler, which takes seconds."""
+    @wraps(function)
+    def call(*args):
+        return (torch.compiler.disable(function) if torch.compiler.is_compiling() else function)(*args)
+
+    return call
 
 
 class _PositiveAndFinite(constraints.Constraint):
@@ -186,7 +196,7 @@ class _SampleGradient(torch.autograd.Function):
         return _SampleGradient.apply(*first), 0
 
 
-@torch.compiler.disable
+@_left_to_python
 def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Samples of ln z, z ~ Gamma(k, 1), float64."""
     concentration = concentration.detach()
@@ -219,7 +229,7 @@ def _propose(shape: Tensor, generator: torch.Generator | None) -> tuple[Tensor, 
     return d.log().add_(log_v, alpha=3), (uniform.log_() < bound) | ~is_valid
 
 
-@torch.compiler.disable
+@_left_to_python
 def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
     """∂ ln z/∂k of z ~ Gamma(k, 1) at a fixed quantile; always positive. See the module for its derivation.
 
