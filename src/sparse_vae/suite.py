@@ -302,7 +302,8 @@ def execute_notebook(template: Path, target: Path, parameters: dict[str, object]
         config = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}})
         papermill.execute_notebook(
             template, target, parameters, cwd=root, kernel_name="python3", progress_bar=False, config=config,
-            stderr_file=sys.stderr if show_progress else None)
+            stderr_file=sys.stderr if show_progress else None,
+            shutdown_kernel="immediate")  # its work is done by then; a graceful end takes a second or two
 
 
 def execute_run(run: SuiteRun, folder: Path, root: Path, *, show_progress: bool = False) -> None:
