@@ -197,6 +197,16 @@ def test_a_study_takes_every_model(name, tmp_path, run_cells):
     assert shown.keys() == labels
 
 
+def test_the_codes_of_several_data_sets_share_a_table(tmp_path, run_cells):
+    runs = [folder for dataset in ("digits", "returns") for folder in write_runs(tmp_path, dataset, ["topk"], k=1)]
+    shown = run_cells("sparsity", runs=runs)
+    first, second = shown["tbl-sparsity"]["text/markdown"].split("\n")[2:]
+    assert first.startswith("| digits | TopK (k = 1) | 33.3 | 1.0 |")
+    assert second.startswith("| returns | TopK (k = 1) | ")
+    assert "Histograms on digits." in shown["fig-sparsity"]["fig-cap"]
+    assert all(f"On {dataset}, **TopK" in shown["sparsity-finding"]["text/markdown"] for dataset in ("digits", "returns"))
+
+
 def test_numbers_are_set_beside_published_ones_by_hand(tmp_path, run_cells):
     folder, = write_runs(tmp_path, "digits", models=["vae"])  # J = 3
     path = Path(folder) / "metrics.json"
