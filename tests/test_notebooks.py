@@ -205,8 +205,8 @@ def test_the_codes_of_several_data_sets_share_a_table(tmp_path, run_cells):
     assert second.startswith("| returns | TopK (k = 1) | ")
     assert "Histograms on digits." in shown["fig-sparsity"]["fig-cap"]
     finding = shown["sparsity-finding"]["text/markdown"]
-    assert "On digits, **TopK" in finding
-    assert "On returns, **TopK" in finding
+    assert "On digits, **TopK (k = 1)** has the sparsest code" in finding
+    assert "On returns, **TopK (k = 1)** has the sparsest code" in finding
 
 
 def test_numbers_are_set_beside_published_ones_by_hand(tmp_path, run_cells):
