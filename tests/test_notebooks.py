@@ -239,10 +239,10 @@ def test_a_remedy_of_collapse_is_judged_by_hand(tmp_path, run_cells):
         path = tmp_path / "digits" / name / "metrics.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "negative_elbo": bound, "used_dimensions": used}))
     titles = [Run(folder).title for folder in runs[:2]]
-    finding = run_cells("collapse", runs=runs, pairs=[titles])["warmup-finding"]["text/markdown"]
+    shown = run_cells("collapse", runs=runs, pairs=[titles])
     # Variances of the means: 1 and 1, so that the difference of 5 nats has the standard error √2; for use, 0 and 1.
-    assert "at J = 3: −1.0 ± 1.0 dimensions in use, +5.00 ± 1.41 nats" in finding
-    assert "has the better bound in 0 and the worse in 1 of 1 comparisons" in finding
+    assert "| 3 | −1.0 ± 1.0 | +5.00 ± 1.41 |" in shown["tbl-warmup"]["text/markdown"]
+    assert "has the better bound in 0 and the worse in 1 of 1 comparisons" in shown["warmup-finding"]["text/markdown"]
 
 
 def test_pseudo_inputs_are_shown_with_samples_of_each(tmp_path, run_cells):
