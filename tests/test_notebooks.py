@@ -444,3 +444,11 @@ def test_annotations_by_hand():
     assert annotated.cells[1].metadata == {"tags": ["parameters"]}
     assert annotated.cells[2].source == "x = 1"
     assert "papermill" not in nbformat.writes(annotated)
+
+
+def test_two_labels_in_a_cell_are_refused():
+    shown = [nbformat.v4.new_output("display_data", metadata={notebook.KEY: {"label": label}})
+             for label in ("tbl-a", "a-finding")]
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("draw()", outputs=shown)])
+    with pytest.raises(ValueError, match="a cell can show one labelled output; got tbl-a, a-finding"):
+        notebook.annotate(content, "first")

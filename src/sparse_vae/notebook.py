@@ -77,12 +77,18 @@ def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:
     """Give every cell with a labelled output its ``#|`` comments; ``suffix`` makes labels unique across notebooks.
 
     Also takes out what depends on the machine: progress bars, execution times, papermill's record of paths.
+
+    Raises:
+        ValueError: a cell with two labelled outputs, which the report could not tell apart.
     """
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata.get("tags", [])}
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        labels = [output.metadata[KEY]["label"] for output in cell.outputs if KEY in output.get("metadata", {})]
+        if len(labels) > 1:
+            raise ValueError(f"a cell can show one labelled output; got {', '.join(labels)}")
         for output in cell.outputs:
             notes = output.get("metadata", {}).pop(KEY, None)
             if notes:
