@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import mpmath
 import pytest
@@ -247,8 +248,15 @@ def test_it_works_under_vmap():
         torch.func.vmap(gradient, randomness="same")(concentration)
 
 
-def test_it_works_under_compile():
-    @torch.compile(backend="eager")  # no compiler on every machine; the graph is captured all the same
+@pytest.fixture
+def compiler():
+    """``torch.compile``, which turns the validation of all distributions off for good: it is turned on again."""
+    yield torch.compile
+    torch.distributions.Distribution.set_default_validate_args(True)
+
+
+def test_it_works_under_compile(compiler):
+    @partial(compiler, backend="eager")  # no compiler on every machine; the graph is captured all the same
     def objective(k):
         return (2 * Gamma(k, torch.ones_like(k), validate_args=False).rsample_log()).sum()
 

@@ -30,7 +30,7 @@ def project(tmp_path_factory):
     for part in ("experiments", "notebooks", "report", "_quarto.yml"):
         source = ROOT / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, root / part)
-    for study in ("paper", "hybrid", "exercises"):  # what the chapters on studies show
+    for study in ("paper", "hybrid", "exercises", "report"):  # what the chapters on studies show
         shutil.copytree(ROOT / "results" / study, root / "results" / study,
                         ignore=shutil.ignore_patterns("*.safetensors"))
     content = yaml.safe_load((root / "experiments" / "quick.yml").read_text())

@@ -120,7 +120,9 @@ def test_precision_is_as_asked():
 def test_training_lowers_the_loss(name, precision):
     data = first(load_dataset("digits"), 480, 100)
     torch.manual_seed(0)
-    model = make_model(name, data.input_shape, latent_dim=8)
+    # A warm-up ends within these 45 steps.
+    schedule = {"warmup_steps": 5, "ramp_steps": 5} if name == "vsc-warmup" else {}
+    model = make_model(name, data.input_shape, latent_dim=8, **schedule)
     before = mean_loss(model, data.test.x)
     settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=2e-3, device="cpu", precision=precision)
     history = train(model, data, settings, progress=False)
