@@ -20,7 +20,7 @@ c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−K
 Deviations from the paper: the spike's logit is free (their ln γ = −ReLU(−v) starts half of the units at γ = 1, where
 the gradient is 0); the spike's estimator is a setting, with exact spikes at evaluation; the choice is charged; the
 KL is ramped in over the first ``kl_ramp_steps``: the learned prior gains by it, the fixed one does better with 1.
-VSC with warm-up replaces the slab by N(λμ, λσ² + 1 − λ) in the samples, λ rising from 0 to 1; the KL is that of the
+VSC with warm-up replaces the slab by N(λμ, λσ² + 1 − λ) in the samples, λ rising from λ₀ to 1; the KL is that of the
 slab itself.
 """
 
