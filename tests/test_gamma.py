@@ -14,7 +14,7 @@ from torch.autograd import grad
 from torch.distributions import kl_divergence
 
 from sparse_vae.distributions import Gamma, gamma_log_sample_grad
-from sparse_vae.distributions.gamma import BLOCK
+from sparse_vae.distributions.gamma import BLOCK, SAMPLED
 
 SMALL_AND_LARGE = [1e-6, 1e-3, 0.02, 0.3, 0.9, 1.0, 2.5, 11.9, 12.1, 100.0]
 QUANTILES = [1e-10, 1e-4, 0.03, 0.2, 0.45, 0.55, 0.8, 0.97, 1 - 1e-4, 1 - 1e-10]
@@ -161,6 +161,18 @@ def test_a_generator_and_the_global_seed_repeat_samples():
     torch.manual_seed(1)
     assert torch.equal(first, distribution.sample((9,)))
     assert not torch.equal(first, distribution.sample((9,)))
+
+
+def test_the_number_of_threads_does_not_change_the_samples():
+    distribution = Gamma(torch.linspace(0.1, 3, 2 * SAMPLED + 7), tensor(1.0))
+    samples = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        samples.append(distribution.rsample_log(generator=seeded()))
+    torch.set_num_threads(before)
+    assert torch.equal(*samples)
+    assert kstest(distribution.cdf(samples[0].exp()).numpy(), "uniform").pvalue > 1e-3
 
 
 # --- densities, quantiles, divergences

@@ -40,18 +40,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import cache, wraps
 from typing import ClassVar
 
+import numpy as np
 import torch
-from scipy.special import gammaincinv
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import broadcast_all
 
 BLOCK = 1 << 17
 """Elements worked on at a time: the intermediate results of a block stay in the processor's cache."""
+SAMPLED = 1 << 15
+"""Elements sampled at a time: few enough for torch to work on them without threads of its own."""
 TOLERANCES = {torch.float32: 1e-9, torch.float64: 1e-15}
 """Where series may be cut off, relative to their value, for a gradient of this dtype."""
 TEMME_FROM, TEMME_WIDTH = 12.0, 1.1
@@ -126,6 +130,8 @@ class Gamma(torch.distributions.Gamma):
         """
         if not ((value >= 0) & (value <= 1)).all():
             raise ValueError(f"icdf needs probabilities from 0 to 1; got {value.min()} … {value.max()}")
+        from scipy.special import gammaincinv  # imported here: it takes half a second
+
         value, concentration, rate = broadcast_all(value, self.concentration, self.rate)
         quantile = gammaincinv(concentration.detach().cpu().double(), value.detach().cpu().double())
         return torch.as_tensor(quantile).to(concentration) / rate.detach()
@@ -173,12 +179,12 @@ class _SampleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(concentration: Tensor, log_sample: Tensor, factor: Tensor) -> Tensor:
-        rows = factor.reshape(-1).nonzero().squeeze(1)
-        if len(rows) == factor.numel():
+        if factor.count_nonzero() == factor.numel():
             return _log_sample_gradient(concentration, log_sample, concentration.dtype)
+        rows = factor.reshape(-1).nonzero().squeeze(1)
+        own = (part.reshape(-1).index_select(0, rows) for part in (concentration, log_sample))
         gradient = torch.zeros(concentration.shape, dtype=concentration.dtype, device=concentration.device)
-        gradient.view(-1)[rows] = _log_sample_gradient(
-            concentration.reshape(-1)[rows], log_sample.reshape(-1)[rows], concentration.dtype)
+        gradient.view(-1).scatter_(0, rows, _log_sample_gradient(*own, concentration.dtype))
         return gradient
 
     @staticmethod
@@ -198,35 +204,37 @@ class _SampleGradient(torch.autograd.Function):
 
 @_left_to_python
 def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Samples of ln z, z ~ Gamma(k, 1), float64."""
-    concentration = concentration.detach()
-    log_sample = torch.empty(concentration.shape, dtype=torch.float64, device=concentration.device)
-    flat, concentration = log_sample.view(-1), concentration.reshape(-1)
-    for start in range(0, len(flat), BLOCK):
-        k, log_z = concentration[start:start + BLOCK], flat[start:start + BLOCK]
-        is_small = bool((k < 1).any())
-        shape = k + 1 if is_small else k
-        proposed, accepted = _propose(shape, generator)
-        log_z.copy_(proposed)
-        rejected = (~accepted).nonzero().squeeze(1)
-        while len(rejected):
-            log_z[rejected], accepted = _propose(shape[rejected], generator)
-            rejected = rejected[~accepted]
-        if is_small:
-            log_z.add_(torch.empty_like(log_z).uniform_(generator=generator).neg_().log1p_().div_(k))
-    return log_sample
+    """Samples of ln z, z ~ Gamma(k, 1), float64.
+
+    On a CPU G and U come from NumPy, which takes half of torch's time, block by block on as many threads as torch has.
+    Each block has a seed of its own, drawn from the generator: the number of threads does not change the samples.
+    """
+    k = concentration.detach().reshape(-1)
+    log_sample = torch.empty(len(k), dtype=torch.float64, device=k.device)
+
+    def fill(start: int, seed: int) -> None:
+        rows, source = slice(start, start + SAMPLED), np.random.Generator(np.random.SFC64(seed))
+        log_sample[rows] = _log_samples(k[rows], lambda shape: torch.from_numpy(source.standard_gamma(shape.numpy())),
+                                        lambda n: torch.from_numpy(source.standard_exponential(n)))
+
+    if not k.is_cpu:
+        log_sample[:] = _log_samples(k, lambda shape: torch._standard_gamma(shape, generator),
+                                     lambda n: torch.empty_like(log_sample).exponential_(generator=generator))
+        return log_sample.view(concentration.shape)
+    starts = range(0, len(k), SAMPLED)
+    seeds = torch.randint(2**63 - 1, (len(starts),), generator=generator).tolist()
+    n_threads = min(torch.get_num_threads(), len(starts))
+    with ThreadPoolExecutor(n_threads) if n_threads > 1 else nullcontext() as threads:
+        list((threads.map if threads else map)(fill, starts, seeds))
+    return log_sample.view(concentration.shape)
 
 
-def _propose(shape: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """ln G of a proposal for G ~ Gamma(shape ≥ 1, 1), float64, and whether it is accepted (Marsaglia & Tsang 2000)."""
-    d = shape.double() - 1 / 3
-    normal = torch.empty_like(shape).normal_(generator=generator).double()
-    uniform = torch.empty_like(shape).uniform_(generator=generator)
-    v = torch.rsqrt(9 * d).mul_(normal).add_(1)
-    log_v = v.log()  # NaN for a negative v, which every comparison below refuses
-    bound = normal.square_().div_(2).add_(d * (1 - v ** 3 + 3 * log_v))
-    is_valid = (shape >= 1) & (shape < math.inf)  # of what is not a shape no proposal would ever be accepted
-    return d.log().add_(log_v, alpha=3), (uniform.log_() < bound) | ~is_valid
+def _log_samples(k: Tensor, gammas: Callable[[Tensor], Tensor], exponentials: Callable[[int], Tensor]) -> Tensor:
+    """ln z of a vector of shapes: ln G + ln(U)/k, −ln U an exponential variable, or where all are above 1, directly."""
+    k = k.double()
+    if k.min() >= 1:
+        return gammas(k).log_()
+    return gammas(k + 1).log_().sub_(exponentials(len(k)).div_(k))
 
 
 @_left_to_python
@@ -262,19 +270,17 @@ def _block_gradient(k: Tensor, log_z: Tensor, tolerance: float) -> Tensor:
     z = log_z.exp()
     upper = z > k.clamp(min=LOWEST_TAIL)
     small = z < 0.1 * (k + 1)
-    regions = {_lower_series: [small, ~(small | upper)], _upper_fraction: [upper]}
+    regions = [(_lower_series, small), (_lower_series, ~(small | upper)), (_upper_fraction, upper)]
     if k.max() >= TEMME_FROM:
         large = (k >= TEMME_FROM) & ((log_z - k.log()).abs() < TEMME_WIDTH)
-        regions = {formula: [mask & ~large for mask in masks] for formula, masks in regions.items()}
-        regions[_uniform_expansion] = [large]
+        regions = [(formula, mask & ~large) for formula, mask in regions] + [(_uniform_expansion, large)]
     gradient = torch.full_like(k, math.nan)
-    for formula, masks in regions.items():
-        for mask in masks:
-            rows = mask.nonzero().squeeze(1)
-            if len(rows) == len(k):
-                return formula(k, log_z, z, tolerance)
-            if len(rows):
-                gradient[rows] = formula(k[rows], log_z[rows], z[rows], tolerance)
+    for formula, mask in regions:
+        rows = mask.nonzero().squeeze(1)
+        if len(rows):
+            # These two are six times as fast as indexing.
+            own = (part.index_select(0, rows) for part in (k, log_z, z))
+            gradient.scatter_(0, rows, formula(*own, tolerance))
     return gradient
 
 

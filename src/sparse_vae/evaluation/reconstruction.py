@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 SSIM_WINDOW = 7
@@ -50,6 +49,8 @@ def ssim(x: Tensor, reconstruction: Tensor, data_range: float = 1.0) -> Tensor:
     if side < 3:
         raise ValueError(f"ssim needs images of at least 3 pixels a side; got {tuple(x.shape[2:])}")
     window = min(SSIM_WINDOW, side - 1 + side % 2)
+    from skimage.metrics import structural_similarity  # imported here: it takes half a second
+
     pairs = zip(x.cpu().numpy(), reconstruction.detach().cpu().numpy(), strict=True)
     return torch.tensor(np.array([
         structural_similarity(a, b, data_range=data_range, win_size=window, channel_axis=0) for a, b in pairs]))

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import idctn
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
@@ -263,6 +262,8 @@ class HybridSparseVAE(LatentVariableModel):
 
 def _cosines(shape: tuple[int, ...], n: int) -> Tensor:
     """The n cosines of lowest frequency on a grid of this shape, ``(n, features)``, orthonormal (DCT-II)."""
+    from scipy.fft import idctn  # imported here: it takes half a second
+
     frequencies = np.stack(np.meshgrid(*(np.arange(side) / side for side in shape), indexing="ij"))
     lowest = np.argsort(np.square(frequencies).sum(0), axis=None, kind="stable")[:n]
     spectra = np.zeros((n, math.prod(shape)))
