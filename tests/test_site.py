@@ -203,6 +203,17 @@ def test_results_that_are_missing_are_named(project, tmp_path):
         site.render(suite)
 
 
+def test_what_quarto_only_warns_of_is_an_error_that_names_the_page(tmp_path):
+    for page in ("one", "two"):
+        (tmp_path / f"{page}.qmd").touch()
+    quarto = tmp_path / "quarto"
+    quarto.write_text("#!/bin/sh\nprintf '  output-file: one.html\\n  output-file: two.html\\n'\n"
+                      "printf '\\033[39m[WARNING] Citeproc: citation x not found\\n'\n")
+    quarto.chmod(0o755)
+    with pytest.raises(site.SiteError, match=r"two\.qmd: \[WARNING\] Citeproc: citation x"):
+        site._run_quarto(str(quarto), tmp_path)
+
+
 def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
     quarto = tmp_path / "quarto"
     for answer, usable in (("1.6.42", False), ("1.7.0", True), ("", False)):

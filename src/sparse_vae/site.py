@@ -28,6 +28,7 @@ from sparse_vae.files import replace
 from sparse_vae.runs import Run
 from sparse_vae.suite import Suite, load_suite
 
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
 EMBEDDED = re.compile(r"\{\{< embed ([\w-]+\.ipynb)#")
@@ -203,18 +204,25 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
 
 
 def _run_quarto(quarto: str, staged: Path) -> None:
-    """Render page by page: Quarto hands pandoc a record of every notebook that the pages of one call embed in a single
-    environment variable, and Linux refuses one of 128 KiB, some 35 notebooks."""
-    environment = {**os.environ, "NO_COLOR": "1"}
+    """Render all pages, named one by one in one call: given the whole project, Quarto hands pandoc a record of every
+    notebook in a single environment variable, and Linux refuses one of 128 KiB, some 35 notebooks."""
     pages = [path.name for path in sorted(staged.glob("*.qmd")) if not path.name.startswith("_")]
-    for page in tqdm(pages, desc="rendering with Quarto", unit="page"):
-        answer = subprocess.run([quarto, "render", page, "--no-execute"], cwd=staged, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, check=False, env=environment)
-        # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
-        warnings = [line for line in answer.stdout.splitlines() if line.startswith(("WARN", "[WARNING]"))]
-        if answer.returncode or warnings:
-            found = "\n".join(warnings) or answer.stdout[-3000:]
-            raise SiteError(f"quarto render {page} failed in {staged}:\n{found}")
+    page, output, warnings = pages[0], [], []
+    with tqdm(total=len(pages), desc="rendering with Quarto", unit="page") as progress, subprocess.Popen(
+            [quarto, "render", *pages, "--no-execute"], cwd=staged, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True) as process:
+        for line in process.stdout:
+            line = COLOURS.sub("", line)
+            output.append(line)
+            if line.startswith("  output-file: "):  # the first that Quarto says of a page
+                page = Path(line.split()[1]).with_suffix(".qmd").name
+                progress.update()
+            # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
+            if line.startswith(("WARN", "[WARNING]")):
+                warnings.append(f"{page}: {line}")
+    if process.returncode or warnings:
+        found = "".join(warnings) or f"{page}: {''.join(output)[-3000:]}"
+        raise SiteError(f"quarto render failed in {staged}:\n{found}")
 
 
 def publish(suite: Suite, *, remote: str = "origin") -> None:
