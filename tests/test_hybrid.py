@@ -125,7 +125,7 @@ def test_the_concentration_stays_within_its_bounds():
 
 
 @pytest.mark.parametrize(("settings", "least"), [
-    ({"max_concentration": 1.0}, 0.02), ({"min_concentration": 1e-3, "prior_concentration": 0.3}, 0.3),
+    ({"max_concentration": 1.0}, 0.02), ({"min_concentration": 1e-3, "prior_concentration": 0.3}, 0.1),
     ({"magnitude": "normal"}, 0.3), ({"bound": "loose"}, 0.3), ({"straight_through": False}, 0.3)])
 def test_training_is_stable_and_explains_the_data(settings, least):
     """Sparse combinations of seven atoms; small shapes, where samples underflow, included."""

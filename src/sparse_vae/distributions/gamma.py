@@ -163,8 +163,8 @@ class _StandardSample(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None, None]:
         concentration, sample, log_sample = ctx.saved_tensors
-        change = gradient * _SampleGradient.apply(concentration, log_sample, gradient)
-        return change if ctx.in_logs else change * sample, None, None
+        change = _SampleGradient.apply(concentration, log_sample, gradient).mul_(gradient)
+        return change if ctx.in_logs else change.mul_(sample), None, None
 
     @staticmethod
     def vmap(info, in_dims, concentration: Tensor, in_logs: bool, generator: torch.Generator | None):
