@@ -204,33 +204,34 @@ class _SampleGradient(torch.autograd.Function):
 
 @_left_to_python
 def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Samples of ln z, z ~ Gamma(k, 1), float64.
-
-    On a CPU G and U come from NumPy, which takes half of torch's time, block by block on as many threads as torch has.
-    Each block has a seed of its own, drawn from the generator: the number of threads does not change the samples.
-    """
+    """Samples of ln z, z ~ Gamma(k, 1), float64."""
     k = concentration.detach().reshape(-1)
-    log_sample = torch.empty(len(k), dtype=torch.float64, device=k.device)
+    log_sample = _log_samples_of_numpy(k, generator) if k.is_cpu else _log_samples(
+        k, lambda shape: torch._standard_gamma(shape, generator),
+        lambda n: torch.empty(n, dtype=torch.float64, device=k.device).exponential_(generator=generator))
+    return log_sample.view(concentration.shape)
+
+
+def _log_samples_of_numpy(k: Tensor, generator: torch.Generator | None) -> Tensor:
+    """On a CPU NumPy takes half of torch's time, and it can use torch's threads: one block after the other, each with
+    a seed of its own from the generator, so that the number of threads does not change the samples."""
+    log_sample = torch.empty(len(k), dtype=torch.float64)
 
     def fill(start: int, seed: int) -> None:
         rows, source = slice(start, start + SAMPLED), np.random.Generator(np.random.SFC64(seed))
         log_sample[rows] = _log_samples(k[rows], lambda shape: torch.from_numpy(source.standard_gamma(shape.numpy())),
                                         lambda n: torch.from_numpy(source.standard_exponential(n)))
 
-    if not k.is_cpu:
-        log_sample[:] = _log_samples(k, lambda shape: torch._standard_gamma(shape, generator),
-                                     lambda n: torch.empty_like(log_sample).exponential_(generator=generator))
-        return log_sample.view(concentration.shape)
     starts = range(0, len(k), SAMPLED)
     seeds = torch.randint(2**63 - 1, (len(starts),), generator=generator).tolist()
     n_threads = min(torch.get_num_threads(), len(starts))
     with ThreadPoolExecutor(n_threads) if n_threads > 1 else nullcontext() as threads:
         list((threads.map if threads else map)(fill, starts, seeds))
-    return log_sample.view(concentration.shape)
+    return log_sample
 
 
 def _log_samples(k: Tensor, gammas: Callable[[Tensor], Tensor], exponentials: Callable[[int], Tensor]) -> Tensor:
-    """ln z of a vector of shapes: ln G + ln(U)/k, −ln U an exponential variable, or where all are above 1, directly."""
+    """ln z of a vector of shapes: ln G − E/k with E = −ln U exponential; where all are 1 or more, directly."""
     k = k.double()
     if k.min() >= 1:
         return gammas(k).log_()
