@@ -213,8 +213,8 @@ def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None
 
 
 def _log_samples_of_numpy(k: Tensor, generator: torch.Generator | None) -> Tensor:
-    """On a CPU NumPy takes half of torch's time, and it can use torch's threads: one block after the other, each with
-    a seed of its own from the generator, so that the number of threads does not change the samples."""
+    """On a CPU NumPy takes half of torch's time, and it can use torch's threads, a block on each. A block has a seed
+    of its own from the generator, so that the number of threads does not change the samples."""
     log_sample = torch.empty(len(k), dtype=torch.float64)
 
     def fill(start: int, seed: int) -> None:
