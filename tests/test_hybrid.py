@@ -124,6 +124,13 @@ def test_the_concentration_stays_within_its_bounds():
         assert high is None or (k <= high).all()
 
 
+@pytest.mark.parametrize("decoder", ["linear", "network"])
+def test_noise_starts_well_below_the_spread_of_the_data(decoder):
+    model, x = make(decoder=decoder), 0.1 * observations(50)
+    model.prepare(x)
+    assert model.log_scale.exp().item() == pytest.approx((x - x.mean(0)).square().mean().sqrt().item() / 3, rel=1e-5)
+
+
 @pytest.mark.parametrize(("settings", "least"), [
     ({"max_concentration": 1.0}, 0.02), ({"min_concentration": 1e-3, "prior_concentration": 0.3}, 0.1),
     ({"magnitude": "normal"}, 0.3), ({"bound": "loose"}, 0.3), ({"straight_through": False}, 0.3)])

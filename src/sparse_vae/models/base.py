@@ -21,8 +21,8 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 DECODERS = ("network", "linear")
 SMALLEST_LOG_SCALE = -6.0
 FIRST_NOISE = 1 / 3
-"""Where σ of a Gaussian linear decoder starts, in standard deviations of the data: with more noise a code hardly pays
-for itself at first, and is given up."""
+"""Where σ starts beside a decoder that starts at the mean, in standard deviations of the data: with more noise a code
+hardly pays for itself at first, and is given up."""
 
 
 class LatentVariableModel(nn.Module):

@@ -131,10 +131,13 @@ class HybridSparseVAE(LatentVariableModel):
         keep_unit_columns(self.decoder[0])
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
-        """As every model's, and a linear decoder starts with the atoms that ``dictionary`` names."""
+        """As every model's; with the Gaussian likelihood a network, too, starts at the mean of the data and with little
+        noise, and a linear decoder starts with the atoms that ``dictionary`` names."""
         if self.reconstruction == "exact" and self.likelihood != "gaussian":
             raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
         super().prepare(x, generator=generator)
+        if self.likelihood == "gaussian":
+            self.start_decoder_at_mean(x)
         flat = x.flatten(1)
         largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]
         if self.latent_dim > largest:
