@@ -22,7 +22,7 @@ from sparse_vae.suite import execute_notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
-FIGURES = ["latent_grid", "activations", "reconstruction", "comparison"]
+FIGURES = ["latent_grid", "activations", "reconstruction", "comparison", "explorer"]
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -75,7 +75,7 @@ def test_a_notebook_runs_at_its_defaults(name, tmp_path):
     assert {path.name for path in NOTEBOOKS.iterdir()} == before
     executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any({"image/png", "text/html"} & output.get("data", {}).keys() for output in outputs)
     assert [output for output in outputs if output.output_type == "error"] == []
 
 
@@ -116,7 +116,7 @@ def check_shown(shown: dict[str, dict]) -> None:
             height, width, _ = imread(BytesIO(base64.b64decode(part["image/png"]))).shape
             assert min(height, width) > 100
         else:
-            assert part["text/markdown"]
+            assert part.get("text/markdown") or part["text/html"]
         words = f"{part.get('fig-alt')} {part.get('text/markdown')}"
         assert "nan" not in words.replace("finance", "").split()
 
@@ -148,8 +148,9 @@ def runs_of_every_model(request, tmp_path_factory) -> list[str]:
 LABELS = {
     "latent_grid": {"fig-latent-grid", "fig-codes", "fig-traversals", "latent-finding"},
     "activations": {"fig-activations", "tbl-activity"},
-    "reconstruction": {"fig-reconstructions", "fig-denoising", "denoising-finding"},
+    "reconstruction": {"fig-reconstructions", "fig-denoising", "tbl-denoising"},
     "comparison": {"tbl-comparison", "fig-training-curves", "comparison-finding"},
+    "explorer": {"explorer"},
 }
 
 
@@ -159,7 +160,8 @@ def test_a_figure_takes_every_model_on_every_kind_of_data(name, runs_of_every_mo
     shown = run_cells(name, runs=runs_of_every_model, **quick.get(name, {}))
     assert shown.keys() == LABELS[name]
     titles = [Run(folder).title for folder in runs_of_every_model]
-    words = [output.get("fig-alt", "") + output.get("text/markdown", "") for output in shown.values()]
+    words = [output.get("fig-alt", "") + output.get("text/markdown", "") + output.get("text/html", "")
+             for output in shown.values()]
     assert all(any(title in text for text in words) for title in titles)
 
 
@@ -219,7 +221,8 @@ def test_numbers_are_set_beside_published_ones_by_hand(tmp_path, run_cells):
     assert row[1:7] == ["VAE", "3", "1", "10.00", "12.5", "−2.5"]
     assert "Of 1 published numbers, 1 are reached" in shown["size-finding"]["text/markdown"]
     shown = run_cells("code_size", runs=[folder], reference=str(reference), pairs=[["VAE", "VAE"]])
-    assert "at J = 3, the bound of **VAE** is 0.0 nats better than that of **VAE**" in (
+    assert "| VAE | VAE | 3 | +0.0\xa0±\xa00.0 | +0.00\xa0±\xa00.00 |" in shown["tbl-pairs"]["text/markdown"]
+    assert "**VAE** has the better bound in 0 and the worse in 0 of 1 comparisons with VAE." in (
         shown["pairs-finding"]["text/markdown"])
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import http.server
-import os
 import re
 import shutil
 import subprocess
@@ -103,22 +102,6 @@ def test_no_page_names_a_path_of_the_machine_or_an_unresolved_reference(built):
         assert "tmp/pytest" not in text
 
 
-@pytest.fixture(scope="session")
-def browser():
-    """Headless Chromium: the system's, or the one that Playwright installed."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        try:
-            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no Chromium here (install chromium, or run: playwright install chromium): {error}")
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def address(built):
     """Address of a local server of the site."""
@@ -184,6 +167,22 @@ def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)"), name
         assert page.evaluate(CONTRAST) > 4.5, f"{name} at {scheme}"
         page.close()
+    context.close()
+
+
+def test_a_reader_moves_latents_on_a_page(browser, address):
+    context = browser.new_context()
+    page, problems = _open(context, address, "explore.html")
+    explorers = page.locator(".explorer[data-ready]").all()
+    assert len(explorers) == page.locator(".explorer").count() >= 3
+    for explorer in explorers:
+        picture = "root => root.querySelector('.explorer-view canvas').toDataURL()"
+        before = explorer.evaluate(picture)
+        slider = explorer.locator("input[type=range]").first
+        slider.press("Home")
+        slider.press("End")
+        assert explorer.evaluate(picture) != before
+    assert not problems
     context.close()
 
 

@@ -33,7 +33,7 @@ class _Flatten(nn.Module):
         return maps.permute(0, 2, 3, 1).flatten(1)
 
 
-class _Unflatten(nn.Module):
+class Unflatten(nn.Module):
     """The inverse of :class:`_Flatten`, for maps of ``shape``, ``(channels, height, width)``."""
 
     def __init__(self, shape: tuple[int, int, int]):
@@ -59,7 +59,7 @@ def _convolutional(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int
         narrow = (channels, *CHANNELS)[level]
         up += [nn.ReLU(), nn.ConvTranspose2d(CHANNELS[level], narrow, 3, stride=2, padding=1, output_padding=padding)]
     encoder = nn.Sequential(*down, _Flatten(), nn.Linear(math.prod(deepest), n_outputs))
-    decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(deepest)), _Unflatten(deepest), *up)
+    decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(deepest)), Unflatten(deepest), *up)
     for layer in (*encoder[:-1], *decoder[:-1]):
         _initialise_before_relu(layer)
     return encoder, decoder
@@ -132,4 +132,4 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-__all__ = ["BACKBONES", "count_parameters", "keep_unit_columns", "make_backbone"]
+__all__ = ["BACKBONES", "Unflatten", "count_parameters", "keep_unit_columns", "make_backbone"]

@@ -1,15 +1,16 @@
 """What a notebook shows and the report embeds: outputs that carry their label, caption and alternative text.
 
-In a notebook, :func:`show`, :func:`show_table` and :func:`say` display a figure, a table or a sentence and attach
-what the report needs to know of it. After the notebook was executed, :func:`annotate` writes that into the cells as
-the ``#|`` comments that Quarto reads, so that captions and alternative texts can state what was measured.
+In a notebook, :func:`show`, :func:`show_table`, :func:`show_html` and :func:`say` display a figure, a table, a piece of
+HTML or a sentence and attach what the report needs to know of it. After the notebook was executed, :func:`annotate`
+writes that into the cells as the ``#|`` comments that Quarto reads, so that captions and alternative texts can state
+what was measured.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:  # its import takes two seconds, in every notebook
     from nbformat import NotebookNode
+
+    from sparse_vae.runs import Run
 
 KEY = "sparse_vae"
 DPI = 160
@@ -49,7 +52,7 @@ def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
     for column in frame:
         # The columns of a wide table get room in proportion to these dashes.
         dashes = "-" * max(3, *(len(str(value)) for value in frame[column]))
-        is_number = all(str(value)[:1] in "0123456789-−–—+." for value in frame[column])
+        is_number = all(str(value).lstrip("*")[:1] in "0123456789-−–—+." for value in frame[column])
         rules.append(f"{dashes}:" if is_number else f":{dashes}")
     lines.insert(1, "|" + "|".join(rules) + "|")
     display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
@@ -68,9 +71,53 @@ def mean_and_error(values: Sequence[float | None], digits: int) -> str:
     return f"{np.mean(values):z.{digits}f}{error}".replace("-", "−")
 
 
+def change_and_error(first: Sequence[float], second: Sequence[float], digits: int) -> str:
+    """Change of the mean from ``first`` to ``second`` ± its standard error (independent samples), as tables write it.
+
+    >>> change_and_error([1.0, 3.0], [1.5, 1.5], 1)
+    '−0.5\xa0±\xa01.0'
+    """
+    variances = [np.var(values, ddof=1) / len(values) if len(values) > 1 else 0 for values in (first, second)]
+    change = f"{np.mean(second) - np.mean(first):+z.{digits}f}\u00a0±\u00a0{sum(variances) ** 0.5:.{digits}f}"
+    return change.replace("-", "−")
+
+
+def compare_pairs(cells: Mapping[tuple[str, int], Sequence[Run]],
+                  pairs: Iterable[tuple[str, str]]) -> tuple[pd.DataFrame, str]:
+    """What one model changes against another at every J that both were trained with.
+
+    Args:
+        cells: (title, J) → runs, from :func:`sparse_vae.runs.by_title_and_size`; all with a bound.
+        pairs: of titles: the model to compare with, and the one compared.
+
+    Returns:
+        A table of the changes in dimensions in use and in −ELBO, with their standard errors, and a sentence that
+        counts where the bound is better; an empty table if no pair shares a J.
+    """
+    rows, verdicts = [], []
+    for former, latter in pairs:
+        changes = []
+        for J in [J for title, J in cells if title == former and (latter, J) in cells]:
+            used, bounds = ([[run.metrics[measure] for run in cells[title, J]] for title in (former, latter)]
+                            for measure in ("used_dimensions", "negative_elbo"))
+            changes.append(np.mean(bounds[1]) - np.mean(bounds[0]))
+            rows.append({"model": latter, "against": former, "J": J, "in use": change_and_error(*used, 1),
+                         "−ELBO (nats)": change_and_error(*bounds, 2)})
+        if changes:
+            better, worse = (np.array(changes) < 0).sum(), (np.array(changes) > 0).sum()
+            verdicts.append(f"**{latter}** has the better bound in {better} and the worse in {worse} of {len(changes)} "
+                            f"comparisons with {former}")
+    return pd.DataFrame(rows), "; ".join(verdicts)
+
+
 def say(text: str, *, label: str) -> None:
     """Display a paragraph (Markdown) that states what was measured, its numbers put in by the notebook."""
     display({"text/markdown": text, "text/plain": text}, raw=True, metadata={KEY: {"label": label}})
+
+
+def show_html(html: str, *, label: str, text: str) -> None:
+    """Display a piece of HTML, and ``text`` where there is none."""
+    display({"text/html": html, "text/plain": text}, raw=True, metadata={KEY: {"label": label}})
 
 
 def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:

@@ -112,7 +112,7 @@ def stage(suite: Suite) -> Path:
     shutil.copy(suite.root / "_quarto.yml", staged)
     _add_extra_chapters(staged, figures)
     for path in figures:
-        shutil.copy(path, staged)
+        _copy_notebook(path, staged)
     _copy_study_figures(staged, suite)
     studies = {name for path in staged.glob("*.qmd") for name in STUDY.findall(path.read_text())}
     variables["studies"] = {name: _suite_facts(load_suite(name, suite.root)) for name in sorted(studies)}
@@ -136,7 +136,17 @@ def _copy_study_figures(staged: Path, suite: Suite) -> None:
         if not sources:
             raise SettingError(f"a chapter shows {name}, which no suite has drawn: suite {suite.name!r} does not, and "
                                "results/ has it from no other")
-        shutil.copy(sources[0], staged)
+        _copy_notebook(sources[0], staged)
+
+
+def _copy_notebook(path: Path, staged: Path) -> None:
+    """Copy in an executed notebook, its outputs of HTML as raw HTML in Markdown: for an output of HTML as such, Quarto
+    would have the page load libraries from another site."""
+    notebook = nbformat.read(path, as_version=4)
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "text/html" in data:
+            data["text/markdown"] = f"```{{=html}}\n{data.pop('text/html')}\n```"
+    nbformat.write(notebook, staged / path.name)
 
 
 def _runs_table(suite: Suite) -> pd.DataFrame:
