@@ -243,7 +243,7 @@ def test_a_remedy_of_collapse_is_judged_by_hand(tmp_path, run_cells):
     titles = [Run(folder).title for folder in runs[:2]]
     shown = run_cells("collapse", runs=runs, pairs=[titles])
     # Variances of the means: 1 and 1, so that the difference of 5 nats has the standard error √2; for use, 0 and 1.
-    assert "| 3 | −1.0 ± 1.0 | +5.00 ± 1.41 |" in shown["tbl-warmup"]["text/markdown"]
+    assert "| 3 | −1.0\xa0±\xa01.0 | +5.00\xa0±\xa01.41 |" in shown["tbl-warmup"]["text/markdown"]
     assert "has the better bound in 0 and the worse in 1 of 1 comparisons" in shown["warmup-finding"]["text/markdown"]
 
 
