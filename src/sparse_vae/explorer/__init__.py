@@ -33,8 +33,8 @@ def explorer(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Seq
     Args:
         models: title → model; all on the same data.
         x: test observations, ``(n, *input_shape)``: their codes give each dimension the range of its slider, the 1% to
-            99% quantiles of the values where it is active, with 0; and the order, by how much the decoded observation
-            changes when the dimension is set to 0.
+            99% quantiles of the values where it is active, with 0; and the first ``RANKED_BY`` of them the order, by
+            how much the decoded observation changes when the dimension is set to 0.
         names: of the first observations, which are the ones to start from: what they show, or "".
         limits: values drawn as black and as white, or at the bottom and at the top of a curve.
 
