@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from sparse_vae.checks import SettingError
 from sparse_vae.distributions import bernoulli_nll, gaussian_nll, standard_normal_kl
 
 
@@ -48,6 +49,12 @@ def test_the_gaussian_likelihood_by_hand():
     nll = gaussian_nll(torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[2.0, 4.0]], dtype=torch.float64),
                        math.log(2))
     assert nll.item() == pytest.approx(2.5 + 2 * (math.log(2) + 0.5 * math.log(2 * math.pi)), rel=1e-12)
+
+
+@pytest.mark.parametrize("nll", [bernoulli_nll, gaussian_nll])
+def test_a_likelihood_refuses_shapes_that_would_broadcast(nll):
+    with pytest.raises(SettingError, match=r"must have one shape; got \(5, 1, 8, 8\) and \(5, 8, 8\)"):
+        nll(torch.zeros(5, 1, 8, 8), torch.zeros(5, 8, 8))
 
 
 def test_the_normal_divergence(draw):

@@ -74,6 +74,12 @@ def test_ssim_needs_images():
         ssim(torch.zeros(4, 1, 2, 9), torch.zeros(4, 1, 2, 9))
 
 
+@pytest.mark.parametrize("measure", [mean_squared_error, psnr, ssim, explained_variance])
+def test_a_reconstruction_of_another_shape_is_refused(measure):
+    with pytest.raises(SettingError, match=r"one shape; got \(5, 1, 8, 8\) and \(1, 1, 8, 8\)"):
+        measure(torch.zeros(5, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
 # --- activity
 
 

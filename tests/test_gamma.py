@@ -231,6 +231,15 @@ def test_parameters_out_of_range_are_refused(parameter, value):
         Gamma(**{"concentration": tensor(1), "rate": tensor(1), parameter: tensor(value)})
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("parameter", ["concentration", "rate"])
+def test_dtypes_that_cannot_be_sampled_are_refused(parameter, dtype):
+    with pytest.raises(TypeError, match=f"{parameter} must be float32 or float64; got {str(dtype)[6:]}"):
+        Gamma(**{"concentration": tensor(1), "rate": tensor(1), parameter: torch.ones(1, dtype=dtype)})
+    with pytest.raises(TypeError, match="concentration must be float32 or float64"):
+        gamma_log_sample_grad(torch.ones(1, dtype=dtype), tensor(0))
+
+
 def test_a_diverged_model_gets_nan_and_an_answer():
     """Without validation, as models use it, a concentration that is not a number must not stop the sampler."""
     k = tensor(math.nan, math.inf, 0.5).requires_grad_()

@@ -13,6 +13,7 @@ from sparse_vae.datasets.base import Dataset, Split
 from sparse_vae.distributions import Gamma
 from sparse_vae.evaluation import batched, explained_variance
 from sparse_vae.models import make_model
+from sparse_vae.models.hybrid import HybridPosterior
 from sparse_vae.training import TrainingSettings, train
 
 FEATURES, ATOMS = 12, 7
@@ -59,6 +60,18 @@ def test_the_bound_by_hand():
     assert loose.loss(x, generator=seeded()).kl > model.loss(x, generator=seeded()).kl
     # Whatever training charges, the reported bound is the exact one.
     assert torch.allclose(loose.negative_elbo(x, generator=seeded()), model.negative_elbo(x, generator=seeded()))
+
+
+@pytest.mark.parametrize("k", [0.01, 0.1, 0.5])
+def test_importance_weights_average_to_the_bound_for_small_magnitudes(k, monkeypatch):
+    """Where most magnitudes are too small for float32, they have densities nevertheless."""
+    model, many = make(), observations(1).expand(20_000, -1)
+    posterior = HybridPosterior(*(torch.full((len(many), ATOMS), value) for value in (k, 0.5, -3.0, 3.0)))
+    monkeypatch.setattr(model, "encode", lambda x: posterior)
+    with torch.no_grad():
+        difference = (-model.log_importance_weight(many, generator=seeded())
+                      - model.negative_elbo(many, generator=seeded(1)))
+    assert abs(difference.mean()) < 4 * difference.std() / len(many) ** 0.5
 
 
 def test_the_code_is_the_mean_with_exact_zeros():

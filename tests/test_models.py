@@ -222,6 +222,13 @@ def test_the_learned_scale_has_a_floor():
     assert at_floor[0] == pytest.approx(12 * (SMALLEST_LOG_SCALE + 0.918938533), rel=1e-6)
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_observations_of_another_shape_are_refused(likelihood):
+    model = make_model("vae", (1, 8, 8), likelihood=likelihood, backbone="mlp")
+    with pytest.raises(SettingError, match=r"must have one shape; got \(5, 1, 8, 8\) and \(5, 8, 8\)"):
+        model.loss(torch.rand(5, 8, 8))
+
+
 def test_convolutions_refuse_vectors():
     with pytest.raises(SettingError, match=r"backbone 'conv' needs images .* observations are \(12,\)"):
         make("vae", (12,), backbone="conv")

@@ -156,6 +156,25 @@ def test_the_threshold_lets_about_k_through():
     assert (model.code(x[1800:]) > 0).float().sum(1).mean().item() == pytest.approx(3, rel=0.15)
 
 
+def test_the_threshold_follows_a_short_training_too():
+    model, x = make("batchtopk", k=2), observations(40)
+    smallest = []
+    for step, batch in enumerate(x.split(2)):  # over the last batch alone at first, then over a tenth of the steps
+        activations = model.activations(batch)
+        code = model.training_code(activations, step)
+        smallest.append(code[code > 0].min().item())
+        if step in (0, 9, 10):
+            assert model.threshold.item() == pytest.approx(smallest[-1])
+    before = model.threshold.item()
+    model.loss(x[:2], step=20)
+    assert model.threshold.item() == pytest.approx((before + smallest[0]) / 2)
+    before = model.threshold.item()
+    for step in (1000, 5000, None):
+        model.threshold.fill_(before)
+        model.loss(x[:2], step=step)
+        assert model.threshold.item() == pytest.approx(0.99 * before + 0.01 * smallest[0])
+
+
 def test_jumprelu_by_hand():
     model, x = make("jumprelu", sparsity_weight=0.7, first_threshold=0.2, bandwidth=0.1), observations()
     activation = model.encoder(x)

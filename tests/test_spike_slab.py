@@ -9,6 +9,7 @@ import torch
 from torch.autograd import grad
 from torch.distributions import Normal, kl_divergence
 
+from sparse_vae.checks import SettingError
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, sample_spikes
 from sparse_vae.distributions.spike_slab import Moments, cross_log_density
 
@@ -149,6 +150,27 @@ def test_extremes_give_no_nan(gamma, scale, dtype):
         total = z.sum() + kl_divergence(p, prior).sum() + p.entropy().sum() + p.log_prob(p.sample()).sum()
         assert total.isfinite()
         assert all(gradient.isfinite().all() for gradient in grad(total, parameters))
+
+
+@pytest.mark.parametrize("parameter", ["logits", "loc", "scale"])
+def test_parameters_that_are_not_finite_are_refused(parameter):
+    with pytest.raises(ValueError, match=f"parameter {parameter}"):
+        SpikeSlab(**{"logits": tensor(0), "loc": tensor(0), "scale": tensor(1), parameter: tensor(math.inf)})
+
+
+def test_estimators_and_temperatures_that_cannot_be_are_named(p):
+    with pytest.raises(SettingError, match=r"estimator must be one of scaled-sigmoid, .*; got 'concrette'"):
+        p.rsample(estimator="concrette")
+    for temperature in (0, -1.0):
+        with pytest.raises(SettingError, match="temperature must be a finite number above 0; got"):
+            sample_spikes(p.logits, temperature=temperature)
+
+
+def test_it_keeps_its_validation_when_it_is_expanded(p):
+    with pytest.raises(ValueError, match="within the support"):
+        p.expand((2, 3)).log_prob(torch.full((2, 3), math.nan, dtype=torch.float64))
+    unchecked = SpikeSlab(p.logits, p.loc, p.scale, validate_args=False)
+    assert unchecked.expand((2, 3)).log_prob(torch.full((2, 3), math.nan, dtype=torch.float64)).isnan().all()
 
 
 def test_it_behaves_as_a_torch_distribution(p):

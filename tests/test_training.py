@@ -87,6 +87,11 @@ def test_a_setting_at_its_bound_is_taken(setting, value):
     assert getattr(TrainingSettings(**{setting: value}), setting) == value
 
 
+def test_a_number_beyond_the_largest_float_is_refused():
+    with pytest.raises(SettingError, match=r"learning_rate must be a finite number .* beyond the largest float"):
+        TrainingSettings(learning_rate=10**400)
+
+
 def test_a_device_that_is_absent_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -237,6 +242,17 @@ def test_progress_shows_the_terms(capsys):
     assert "reconstruction=" in shown
     train_on(numbered())
     assert capsys.readouterr().err == ""
+
+
+# --- data and likelihood
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_bernoulli_likelihood_needs_values_between_0_and_1(part):
+    data = replace(numbered(), **{part: Split(torch.tensor([[-0.5, 0, 1], [0, 1.25, 1]]))})
+    with pytest.raises(SettingError, match=r"'bernoulli' needs values in \[0, 1\]; numbered has -0.5 … 1.25$"):
+        train_on(data)
+    train_on(data, autoencoder(likelihood="gaussian"))
 
 
 # --- divergence

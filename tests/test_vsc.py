@@ -151,6 +151,11 @@ def test_samples_of_a_pseudo_input_are_its_own():
         make(prior="fixed").sample(3, pseudo_input=0)
 
 
+def test_the_fixed_prior_has_no_choices():
+    with pytest.raises(SettingError, match="choices need prior 'pseudo-inputs'; got 'fixed'"):
+        make(prior="fixed").choices(observations())
+
+
 def test_pseudo_inputs_start_as_training_observations():
     x = observations(9)
     model = make()

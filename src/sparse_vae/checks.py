@@ -8,6 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ExplainedError(Exception):
@@ -59,7 +63,18 @@ def check_number(name: str, value: object, *, above: float | None = None, minimu
     allowed = " ".join(["a finite number", " and ".join(b for b in bounds if b)]).strip()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")
-    if (not math.isfinite(value) or (above is not None and value <= above)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise SettingError(f"{name} must be {allowed}; got an integer beyond the largest float") from None
+    if (not math.isfinite(number) or (above is not None and value <= above)
             or (minimum is not None and value < minimum) or (maximum is not None and value > maximum)):
         raise SettingError(f"{name} must be {allowed}; got {value!r}")
-    return float(value)
+    return number
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """A :class:`SettingError` that names the shapes if they differ; torch would broadcast some that do."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise SettingError(f"{' and '.join(shapes)} must have one shape; got {' and '.join(map(str, shapes.values()))}")

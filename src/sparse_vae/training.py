@@ -140,6 +140,13 @@ def _check_finite(terms: dict[str, float], epoch: int, settings: TrainingSetting
                               f"A smaller learning_rate often helps. Settings: {used}")
 
 
+def _check_unit_interval(dataset: Dataset) -> None:
+    parts = dataset.train.x, dataset.test.x
+    low, high = min(x.min().item() for x in parts), max(x.max().item() for x in parts)
+    if low < 0 or high > 1:
+        raise SettingError(f"likelihood 'bernoulli' needs values in [0, 1]; {dataset.name} has {low:g} … {high:g}")
+
+
 def make_optimizer(model: LatentVariableModel, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam, in its fused form: one call for all parameters."""
     return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
@@ -198,9 +205,12 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
         then ``train_<term>`` (mean over the epoch, as the parameters move) and ``test_<term>`` (at its end), in nats.
 
     Raises:
+        SettingError: values outside [0, 1] for a Bernoulli likelihood; before the first step.
         DivergenceError: a term is NaN or infinite; names the epoch, the term and the settings.
     """
     settings = settings or TrainingSettings()
+    if model.likelihood == "bernoulli":
+        _check_unit_interval(dataset)
     device = resolve_device(settings.device)
     model.to(device)
     if settings.channels_last:

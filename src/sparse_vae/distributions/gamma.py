@@ -49,8 +49,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints, register_kl
+from torch.distributions import register_kl
 from torch.distributions.utils import broadcast_all
+
+from sparse_vae.distributions.constraints import positive_and_finite
 
 BLOCK = 1 << 17
 """Elements worked on at a time: the intermediate results of a block stay in the processor's cache."""
@@ -73,11 +75,10 @@ def _left_to_python(function: Callable) -> Callable:
     return call
 
 
-class _PositiveAndFinite(constraints.Constraint):
-    """(0, ∞)."""
-
-    def check(self, value: Tensor) -> Tensor:
-        return (value > 0) & (value < math.inf)
+def _check_dtypes(**parameters: Tensor) -> None:
+    for name, parameter in parameters.items():
+        if parameter.dtype not in TOLERANCES:
+            raise TypeError(f"{name} must be float32 or float64; got {str(parameter.dtype).removeprefix('torch.')}")
 
 
 class Gamma(torch.distributions.Gamma):
@@ -93,9 +94,17 @@ class Gamma(torch.distributions.Gamma):
 
     Raises:
         ValueError: a parameter that is not positive and finite (with ``validate_args``, the default).
+        TypeError: a parameter that is neither float32 nor float64.
     """
 
-    arg_constraints: ClassVar = {"concentration": _PositiveAndFinite(), "rate": _PositiveAndFinite()}
+    arg_constraints: ClassVar = {"concentration": positive_and_finite, "rate": positive_and_finite}
+
+    def __init__(self, concentration: Tensor | float, rate: Tensor | float, validate_args: bool | None = None):
+        super().__init__(concentration, rate, validate_args=validate_args)
+        _check_dtypes(concentration=self.concentration, rate=self.rate)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Gamma:
+        return super().expand(batch_shape, self._get_checked_instance(Gamma, _instance))
 
     def rsample(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008 (as in torch)
                 generator: torch.Generator | None = None) -> Tensor:
@@ -250,7 +259,11 @@ def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
         The derivative, in the broadcast shape and the wider of the two dtypes. Relative error below 1e-12 in float64
         for k from 1e-5 to 1e4, if ``log_sample`` is float64 too: where ln z is rounded to float32, so is the result.
         Not differentiable itself.
+
+    Raises:
+        TypeError: another dtype.
     """
+    _check_dtypes(concentration=concentration, log_sample=log_sample)
     concentration, log_sample = torch.broadcast_tensors(concentration.detach(), log_sample.detach())
     return _log_sample_gradient(concentration, log_sample, torch.promote_types(concentration.dtype, log_sample.dtype))
 

@@ -11,6 +11,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparse_vae.checks import check_same_shape
+
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     r"""Bernoulli: −Σ_d [x_d ln p_d + (1−x_d) ln(1−p_d)] with p = sigmoid(logits).
@@ -25,10 +27,14 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     Returns:
         Nats, summed over features, ``(batch,)``.
 
+    Raises:
+        SettingError: two shapes.
+
     >>> import torch
     >>> bernoulli_nll(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])) / math.log(2)
     tensor([2.])
     """
+    check_same_shape(logits=logits, x=x)
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
@@ -43,10 +49,14 @@ def gaussian_nll(mean: Tensor, x: Tensor, log_scale: Tensor | float = 0.0) -> Te
     Returns:
         Nats, summed over features, ``(batch,)``; negative values are possible, it is a density.
 
+    Raises:
+        SettingError: two shapes.
+
     >>> import torch
     >>> round(gaussian_nll(torch.zeros(1, 1), torch.zeros(1, 1)).item(), 4)
     0.9189
     """
+    check_same_shape(mean=mean, x=x)
     precision = (-2 * log_scale).exp() if isinstance(log_scale, Tensor) else math.exp(-2 * log_scale)
     squared_error = (x - mean).square().flatten(1)
     constant = (log_scale + 0.5 * math.log(2 * math.pi)) * squared_error.shape[1]

@@ -30,6 +30,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import broadcast_all
 
+from sparse_vae.checks import check_choice, check_number
+from sparse_vae.distributions.constraints import finite, positive_and_finite
+
 LOWER, UPPER = -0.1, 1.1
 """Ends of the stretched interval of the hard concrete, the values of Louizos et al."""
 
@@ -76,7 +79,12 @@ def sample_spikes(logits: Tensor, estimator: str = "straight-through", temperatu
 
     Returns:
         Values in [0, 1], the shape of ``logits``.
+
+    Raises:
+        SettingError: an estimator that there is not, or a temperature that is not above 0.
     """
+    check_choice("estimator", estimator, SPIKES)
+    check_number("temperature", temperature, above=0)
     return SPIKES[estimator](logits, _uniform(logits, generator), temperature)
 
 
@@ -98,8 +106,8 @@ class SpikeSlab(Distribution):
 
     Args:
         logits: ln γ/(1 − γ) of the probability γ that an element is not 0; finite.
-        loc: μ, mean of the slab.
-        scale: σ > 0, standard deviation of the slab. The three broadcast.
+        loc: μ, mean of the slab, finite.
+        scale: σ > 0 and finite, standard deviation of the slab. The three broadcast.
 
     Raises:
         ValueError: a parameter out of its range or NaN, unless ``validate_args`` is False.
@@ -108,7 +116,7 @@ class SpikeSlab(Distribution):
     tensor([0.0000, 1.5000])
     """
 
-    arg_constraints: ClassVar = {"logits": constraints.real, "loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar = {"logits": finite, "loc": finite, "scale": positive_and_finite}
     support = constraints.real
     has_rsample = True
 
@@ -119,7 +127,7 @@ class SpikeSlab(Distribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> SpikeSlab:
         """The same distribution with a larger batch shape."""
         expanded = (parameter.expand(batch_shape) for parameter in (self.logits, self.loc, self.scale))
-        return SpikeSlab(*expanded, validate_args=False)
+        return SpikeSlab(*expanded, validate_args=self._validate_args)
 
     @property
     def probs(self) -> Tensor:

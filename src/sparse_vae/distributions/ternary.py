@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import lazy_property
 
+from sparse_vae.checks import check_number
+from sparse_vae.distributions.constraints import finite
+
 
 class Ternary(Distribution):
     """P(δ = −1), P(δ = 0), P(δ = +1) in proportion to exp of three logits.
@@ -25,7 +28,7 @@ class Ternary(Distribution):
         ValueError: logits that are not finite or not three (with ``validate_args``, the default).
     """
 
-    arg_constraints: ClassVar = {"logits": constraints.independent(constraints.real, 1)}
+    arg_constraints: ClassVar = {"logits": constraints.independent(finite, 1)}
     support = constraints.integer_interval(-1, 1)
     has_rsample = True
 
@@ -36,7 +39,7 @@ class Ternary(Distribution):
         super().__init__(logits.shape[:-1], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> Ternary:
-        return Ternary(self.logits.expand(*batch_shape, 3), validate_args=False)
+        return Ternary(self.logits.expand(*batch_shape, 3), validate_args=self._validate_args)
 
     @lazy_property
     def _log_probs(self) -> Tensor:
@@ -76,7 +79,11 @@ class Ternary(Distribution):
             temperature: τ > 0 of the relaxation; a smaller one has less bias and more variance in its gradient.
             straight_through: exact signs with the relaxed ones' derivative; otherwise relaxed signs in (−1, 1).
             generator: source of randomness.
+
+        Raises:
+            SettingError: a temperature that is not above 0.
         """
+        check_number("temperature", temperature, above=0)
         perturbed = self._perturbed(sample_shape, generator)
         weights = (perturbed / temperature).softmax(0)
         relaxed = weights[2] - weights[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from sparse_vae.checks import check_same_shape
+
 
 def activity_rates(active: Tensor) -> Tensor:
     """How often each dimension is active: its share of the observations, ``(latent_dim,)``, in [0, 1].
@@ -21,7 +23,11 @@ def explained_variance(x: Tensor, reconstruction: Tensor) -> float:
 
     Args:
         x, reconstruction: ``(n, *features)``.
+
+    Raises:
+        SettingError: two shapes.
     """
+    check_same_shape(x=x, reconstruction=reconstruction)
     residual = (x - reconstruction).square().sum()
     total = (x - x.mean(0)).square().sum()
     return (1 - residual / total).item()

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparse_vae.checks import check_same_shape
+
 SSIM_WINDOW = 7
 
 
@@ -14,7 +16,11 @@ def mean_squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
 
     Args:
         x, reconstruction: ``(n, *features)``.
+
+    Raises:
+        SettingError: two shapes.
     """
+    check_same_shape(x=x, reconstruction=reconstruction)
     return (x - reconstruction).square().flatten(1).mean(1)
 
 
@@ -27,6 +33,9 @@ def psnr(x: Tensor, reconstruction: Tensor, data_range: float = 1.0) -> Tensor:
 
     Returns:
         Decibels; infinite where the reconstruction is exact.
+
+    Raises:
+        SettingError: two shapes.
     """
     return 10 * torch.log10(data_range**2 / mean_squared_error(x, reconstruction))
 
@@ -41,8 +50,9 @@ def ssim(x: Tensor, reconstruction: Tensor, data_range: float = 1.0) -> Tensor:
         data_range: distance between the smallest and the largest value a pixel can take.
 
     Raises:
-        ValueError: not images, or a side shorter than 3 pixels.
+        ValueError: not images, a side shorter than 3 pixels, or two shapes.
     """
+    check_same_shape(x=x, reconstruction=reconstruction)
     if x.ndim != 4:
         raise ValueError(f"ssim compares images (n, channels, height, width); got shape {tuple(x.shape)}")
     side = min(x.shape[2:])

@@ -14,7 +14,7 @@ Gumbel-softmax, straight-through by default: spikes in training are true zeros.
 The decoder is linear, x̂ = A (γ ⊙ δ) + b, or a network whose first layer is A. For the linear decoder with a Gaussian
 likelihood the expected squared error is in closed form, because the columns have norm 1 (``reconstruction="exact"``):
 
-    E‖x − b − Az‖² = ‖x − b − Am‖² + Σⱼ (P(δⱼ ≠ 0) k(k + 1)θ² − mⱼ²),   m = kθ (P(δ = 1) − P(δ = −1)).
+    E‖x − b − z‖² = ‖x − b − Am‖² + Σⱼ (P(δⱼ ≠ 0) k(k + 1)θ² − mⱼ²),   m = kθ (P(δ = 1) − P(δ = −1)).
 
 Source: after antoinelfg/hybrid-sparse-vae, whose divergence is divided by the number of atoms, so that its objective is
 no bound; here it is summed.
@@ -219,11 +219,18 @@ class HybridSparseVAE(LatentVariableModel):
     def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         posterior = self.encode(x)
         structure, magnitudes = posterior.structure(), self.magnitudes(posterior.concentration, posterior.scale)
-        signs, drawn = structure.sample(generator=generator), self._draw(magnitudes, generator)
+        signs = structure.sample(generator=generator)
         prior_structure, prior_magnitudes = self._prior()
+        if self.magnitude == "gamma":  # where a magnitude is too small for a number, its logarithm is not
+            log_drawn = magnitudes.rsample_log(generator=generator)
+            drawn = log_drawn.exp()
+            log_prior, log_posterior = (p.log_prob_from_log(log_drawn) for p in (prior_magnitudes, magnitudes))
+        else:
+            drawn = self._draw(magnitudes, generator)
+            log_prior, log_posterior = (p.log_prob(drawn) for p in (prior_magnitudes, magnitudes))
         ratio = prior_structure.log_prob(signs) - structure.log_prob(signs)
         # A magnitude that is not used has its prior as posterior: their ratio is 1.
-        ratio += signs.abs() * (prior_magnitudes.log_prob(drawn) - magnitudes.log_prob(drawn))
+        ratio += signs.abs() * (log_prior - log_posterior)
         return ratio.sum(1) - self.reconstruction_nll(x, drawn * signs)
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:

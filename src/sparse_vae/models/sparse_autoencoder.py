@@ -11,16 +11,19 @@ With a = f(x) the encoder's outputs,
 Reconstruction and penalty are reduced alike: summed over features and over units, averaged over the batch, in nats; λ
 is nats for a unit of h, or for an active unit. With the Gaussian likelihood the squared error is divided by 2σ², σ
 learned. Columns of norm 1 keep a code from escaping its penalty by being small beside a large dictionary. The KL
-model's units are never 0 and cannot escape, so that its decoder is free, as in the textbook (Ng 2011).
+model's decoder is free, as in the textbook (Ng 2011): its units lie in (0, 1), but can speak by small differences.
+
+**ρ̂ of a batch** of n is a noisy mean, and KL(ρ ‖ ·) is convex: a unit whose mean over the data is ρ is charged about
+Var(hⱼ) / (2nρ(1 − ρ)) nats for being uneven, 1/(2n) if it is either on or off. Of a running mean it is not.
 
 **Dead units.** A unit that is never among the k largest has no gradient and stays dead. TopK's and BatchTopK's last
 term (AuxK of Gao et al.) lets the units that were not active for long explain what the others leave: e is the decoder's
 output for h, held fixed, plus what the largest dead units alone add. They act there without the ReLU: a unit that fell
 below 0 would have no gradient otherwise, and few came back.
 
-**Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over the
-training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel of a
-given width about it, Gaussian here (the paper's is a rectangle, which is blind to what lies outside of it).
+**Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over
+recent training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel
+of a given width about it, Gaussian here (the paper's is a rectangle, which is blind to what lies outside of it).
 """
 
 from __future__ import annotations
@@ -173,7 +176,8 @@ class KLSparseAutoencoder(SparseAutoencoder):
 
     @property
     def name(self) -> str:
-        return f"Sparse AE, KL (ρ = {self.target_rate:g})"
+        running = ", running mean" if self.mean_over == "running" else ""
+        return f"Sparse AE, KL (ρ = {self.target_rate:g}{running})"
 
 
 class TopK(SparseAutoencoder):
@@ -211,13 +215,13 @@ class TopK(SparseAutoencoder):
     def encode(self, x: Tensor) -> Code:
         return Code(_largest(self.activations(x), self.k))
 
-    def training_code(self, activations: Tensor) -> Tensor:
+    def training_code(self, activations: Tensor, step: int | None = None) -> Tensor:
         """The code that training decodes, from the activations of a batch."""
         return _largest(activations, self.k)
 
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> TopKLoss:
         outputs_of_encoder, = self.encoder_outputs(x)
-        code = self.training_code(outputs_of_encoder.relu())
+        code = self.training_code(outputs_of_encoder.relu(), step)
         outputs = self.decode(code)
         reconstruction = self.nll(x, outputs).mean()
         dead = self.unused_for >= self.dead_after
@@ -240,7 +244,8 @@ class TopK(SparseAutoencoder):
 class BatchTopK(TopK):
     """TopK over a whole batch: k units for an observation on average, more where more is needed (Bussmann et al. 2024).
 
-    Outside of training a unit is kept where it exceeds ``threshold``, the running mean of the smallest kept activation.
+    Outside of training a unit is kept where it exceeds ``threshold``, the running mean of the smallest kept activation
+    over about the last tenth of the training batches, at most 100: a longer memory would lag behind a short training.
     """
 
     def __init__(self, input_shape: tuple[int, ...], **settings):
@@ -251,13 +256,14 @@ class BatchTopK(TopK):
         activations = self.activations(x)
         return Code(torch.where(activations > self.threshold, activations, 0))
 
-    def training_code(self, activations: Tensor) -> Tensor:
+    def training_code(self, activations: Tensor, step: int | None = None) -> Tensor:
         if not self.training:
             return torch.where(activations > self.threshold, activations, 0)
         code = _largest(activations.flatten()[None], self.k * len(activations)).view_as(activations)
         kept = code.detach()[code > 0]
         if len(kept):
-            self.threshold.lerp_(kept.min(), 1 - MOMENTUM)
+            share = 1 - MOMENTUM if step is None else max(1 - MOMENTUM, 10 / max(step, 10))
+            self.threshold.lerp_(kept.min(), share)
         return code
 
     @property

@@ -182,7 +182,13 @@ class VSC(LatentVariableModel):
         return self.encode(self.pseudo_inputs[chosen]).distribution().sample(generator=generator)
 
     def choices(self, x: Tensor) -> Tensor:
-        """c(x), how much each pseudo-input is chosen, ``(batch, U)``; learned prior only."""
+        """c(x), how much each pseudo-input is chosen, ``(batch, U)``.
+
+        Raises:
+            SettingError: the fixed prior, which has none.
+        """
+        if self.prior == "fixed":
+            raise SettingError("choices need prior 'pseudo-inputs'; got 'fixed'")
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         return self._log_choice(self._component_kls(posterior, pseudo), x).exp()
 
@@ -252,7 +258,10 @@ class VSC(LatentVariableModel):
 
     @property
     def _details(self) -> str:
-        return ("" if self.prior == "pseudo-inputs" else ", fixed prior") + f" (α = {self.alpha:g})"
+        details = "" if self.prior == "pseudo-inputs" else ", fixed prior"
+        if self.estimator != "straight-through":
+            details += f", {self.estimator} spikes"
+        return f"{details} (α = {self.alpha:g})"
 
 
 class VSCWarmup(VSC):
