@@ -13,13 +13,18 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 # Okabe & Ito (2008): told apart by readers of every colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 CLASS_COLOURS = "tab10"
 WIDTH = 8.0
 """Width of a full figure, in inches."""
+
+
+def _wrapped(text: str, width: int) -> str:
+    """``text`` on lines of at most ``width`` letters, no line broken at the equals sign of a setting."""
+    return fill(text.replace(" = ", "\u00a0=\u00a0"), width)
 
 
 def as_pictures(x: np.ndarray, *, limits: tuple[float, float] | None = None,
@@ -84,7 +89,7 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     first = next(iter(rows.values()))
     n_columns, aspect = len(first), first.shape[2] / first.shape[3]
     lines = max(1, int(0.7 * WIDTH / n_columns * aspect / 0.16))  # of a label, in the height of a row
-    labels = {label: fill(label, max(26, len(label) // lines + 6)) for label in rows}
+    labels = {label: _wrapped(label, max(26, len(label) // lines + 6)) for label in rows}
     margin = 0.075 * max(len(line) for label in labels.values() for line in label.split("\n")) + 0.15
     cell = (WIDTH - margin) / n_columns
     figure = Figure(figsize=(WIDTH, cell * aspect * len(rows) + (0.25 if column_labels else 0.05)))
@@ -111,7 +116,7 @@ def mosaics(panels: Mapping[str, np.ndarray], *, columns: int = 8) -> Figure:
     for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
         framed = np.pad(pictures, [(0, -len(pictures) % columns), (0, 0), (1, 1), (1, 1)], constant_values=1)
         axes.imshow(montage(framed.reshape(-1, columns, *framed.shape[1:])), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(fill(title, 24), fontsize=10)
+        axes.set_title(_wrapped(title, 22), fontsize=10)
         axes.axis("off")
     return figure
 
@@ -140,7 +145,7 @@ def _panels(n: int, extra_height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _label_axes(axes: Axes, title: str, labels: Sequence[str]) -> None:
-    axes.set_title(fill(title, 24), fontsize=10)
+    axes.set_title(_wrapped(title, 22), fontsize=10)
     axes.set_xlabel(labels[0], fontsize=9)
     axes.set_ylabel(labels[1], fontsize=9)
     axes.tick_params(labelsize=7)
@@ -207,7 +212,8 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
     """Mean code of each class above how often each dimension is active, one column for each model.
 
     Args:
-        means: title → ``(classes, latent_dim)``; each panel has its own scale, symmetric about 0.
+        means: title → ``(classes, latent_dim)``; each panel has its own scale, from 0, or symmetric about 0 where
+            some are negative: red is positive, blue negative.
         rates: title → ``(latent_dim,)`` in [0, 1].
         row_labels: class names.
         value_label: what the colours show.
@@ -224,19 +230,21 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         axes.set_visible(False)
     for (top, bottom), (title, values) in zip(pairs, means.items(), strict=False):
         limit = np.abs(values).max() or 1.0
-        image = top.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        top.set_title(fill(title, 24), fontsize=10)
+        low, palette = (0, "Reds") if values.min() >= 0 else (-limit, "RdBu_r")
+        image = top.imshow(values, cmap=palette, vmin=low, vmax=limit, aspect="auto", interpolation="nearest")
+        top.set_title(_wrapped(title, 22), fontsize=10)
         top.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
         top.tick_params(axis="x", labelbottom=False, length=0)
         colourbar = figure.colorbar(image, ax=top, location="top", shrink=0.9, pad=0.02)
         colourbar.ax.tick_params(labelsize=6)
-        colourbar.set_label(value_label, fontsize=7)
+        colourbar.set_label(fill(value_label, 28), fontsize=7)
         bottom.bar(range(len(rates[title])), rates[title], color=COLOURS[0], width=0.85)
         bottom.set_xlim(-0.5, len(rates[title]) - 0.5)
         bottom.set_ylim(0, 1)
         bottom.set_xlabel(f"latent dimensions, {order}", fontsize=8)
-        bottom.set_title(fill(f"active: {rate_labels[title]}", 32), fontsize=7)
+        bottom.set_title(_wrapped(f"active: {rate_labels[title]}", 32), fontsize=7)
         bottom.tick_params(labelsize=7)
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in grid[1::2, 0]:
         axes.set_ylabel("share of\nobservations", fontsize=8)
     return figure
@@ -247,7 +255,7 @@ def matrices(panels: Mapping[str, np.ndarray], *, x_label: str, y_label: str) ->
 
     Args:
         panels: title → ``(rows, columns)``, the first row at the top.
-        x_label, y_label: of the columns and the rows of every panel.
+        x_label, y_label: of the columns and the rows of every panel, which are counted from 1.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -256,7 +264,9 @@ def matrices(panels: Mapping[str, np.ndarray], *, x_label: str, y_label: str) ->
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (title, values) in zip(grid.flat, panels.items(), strict=False):
         limit = np.abs(values).max() or 1.0
-        axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest",
+                    extent=(0.5, values.shape[1] + 0.5, len(values) + 0.5, 0.5))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(x_label, fontsize=8)
         axes.set_ylabel(y_label, fontsize=8)
@@ -325,6 +335,8 @@ def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *,
             ticks = sorted({value for x, _ in lines.values() for value in x})
             axes.set_xticks(ticks[::-(-len(ticks) // 5)], [f"{tick:g}" for tick in ticks[::-(-len(ticks) // 5)]])
             axes.xaxis.set_minor_formatter(NullFormatter())
+        elif all(np.equal(np.mod(x, 1), 0).all() for x, _ in lines.values()):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if log_y:
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -334,5 +346,8 @@ def curves(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *,
         axes.grid(alpha=0.25)
     for axes in list(figure.axes)[len(panels):]:
         axes.set_visible(False)
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    # A letter takes about 0.065 inches, the line beside a name 0.5.
+    in_a_row = int(WIDTH / (0.065 * max(map(len, drawn), default=0) + 0.5))
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(max(in_a_row, 1), 4), fontsize=8,
+                  frameon=False)
     return figure

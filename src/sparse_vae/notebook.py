@@ -77,9 +77,14 @@ def change_and_error(first: Sequence[float], second: Sequence[float], digits: in
     >>> change_and_error([1.0, 3.0], [1.5, 1.5], 1)
     '−0.5\xa0±\xa01.0'
     """
+    change, error = _change(first, second)
+    return f"{change:+z.{digits}f}\u00a0±\u00a0{error:.{digits}f}".replace("-", "−")
+
+
+def _change(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Change of the mean and its standard error, which is 0 for single values."""
     variances = [np.var(values, ddof=1) / len(values) if len(values) > 1 else 0 for values in (first, second)]
-    change = f"{np.mean(second) - np.mean(first):+z.{digits}f}\u00a0±\u00a0{sum(variances) ** 0.5:.{digits}f}"
-    return change.replace("-", "−")
+    return np.mean(second) - np.mean(first), sum(variances) ** 0.5
 
 
 def compare_pairs(cells: Mapping[tuple[str, int], Sequence[Run]],
@@ -91,23 +96,29 @@ def compare_pairs(cells: Mapping[tuple[str, int], Sequence[Run]],
         pairs: of titles: the model to compare with, and the one compared.
 
     Returns:
-        A table of the changes in dimensions in use and in −ELBO, with their standard errors, and a sentence that
-        counts where the bound is better; an empty table if no pair shares a J.
+        A table of the changes in dimensions in use and in −ELBO, with their standard errors, and sentences that say at
+        which J each is better, worse or level, a difference within two standard errors, where both have several seeds;
+        an empty table if no pair shares a J.
     """
     rows, verdicts = [], []
     for former, latter in pairs:
-        changes = []
+        found: dict[str, dict[str, list[str]]] = {}  # what is compared → verdict → J
         for J in [J for title, J in cells if title == former and (latter, J) in cells]:
             used, bounds = ([[run.metrics[measure] for run in cells[title, J]] for title in (former, latter)]
                             for measure in ("used_dimensions", "negative_elbo"))
-            changes.append(np.mean(bounds[1]) - np.mean(bounds[0]))
             rows.append({"model": latter, "against": former, "J": J, "in use": change_and_error(*used, 1),
                          "−ELBO (nats)": change_and_error(*bounds, 2)})
-        if changes:
-            better, worse = (np.array(changes) < 0).sum(), (np.array(changes) > 0).sum()
-            verdicts.append(f"**{latter}** has the better bound in {better} and the worse in {worse} of {len(changes)} "
-                            f"comparisons with {former}")
-    return pd.DataFrame(rows), "; ".join(verdicts)
+            for what, values, below, above in (("its bound", bounds, "better", "worse"),
+                                               ("its number of dimensions in use", used, "smaller", "larger")):
+                change, error = _change(*values)
+                verdict = "level" if abs(change) <= 2 * error else below if change < 0 else above
+                if min(map(len, values)) > 1:  # of a single seed there is no error to judge by
+                    found.setdefault(what, {}).setdefault(verdict, []).append(f"{J}")
+        if found:
+            verdicts.append(f"**{latter}** against {former}: " + "; ".join(
+                f"{what} is " + ", ".join(f"{verdict} at J = {' and '.join(sizes)}" for verdict, sizes in parts.items())
+                for what, parts in found.items()))
+    return pd.DataFrame(rows), ". ".join(verdicts)
 
 
 def say(text: str, *, label: str) -> None:

@@ -7,8 +7,9 @@ The simulated market is a sparse factor model with two hidden regimes. On day t,
 where the regime s_t is a Markov chain (calm or turbulent), and the factor k is active (a = 1) more often and moves more
 (volatility v) in turbulent times. B is sparse too: an asset has a home factor and loads on few others.
 
-It is a simulation made to be read, not a model of any market: no means, no fat tails beyond those of the regimes, no
-trends, no dependence of the factors on each other; nothing learned from it says anything about an investment.
+It is a simulation made to be read, not a model of any market: no means, no trends, no fat tails beyond those of
+sleeping factors and regimes, no dependence of the factors on each other; nothing learned from it says anything about
+an investment.
 """
 
 from __future__ import annotations
