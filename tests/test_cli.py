@@ -80,7 +80,7 @@ def test_models_lists_every_model_and_its_settings(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[::3] == list(MODELS)
     assert all(line.startswith("    ") and line.endswith(".") for line in lines[1::3])
-    assert lines[lines.index("beta-vae") + 2].startswith("    beta=4.0, latent_dim=16,")
+    assert lines[lines.index("beta-vae") + 2].startswith("    beta=4.0, latent_dim=16, likelihood=(that of the data),")
 
 
 def test_datasets_lists_every_data_set_and_its_settings(capsys):
@@ -112,12 +112,27 @@ def test_train_runs_once_with_the_settings_given(project, capsys):
 def test_a_run_that_fails_says_why_and_leaves_no_run(project, capsys):
     assert main(["train", "dataset=returns", "csv=missing.csv", *TINY]) == 1
     assert capsys.readouterr().err.rstrip().splitlines()[-1] == (
-        "error: DataError: cannot read missing.csv: No such file or directory")
+        f"error: DataError: cannot read {project}/missing.csv: No such file or directory")
     assert not {path for path in files(project) if path.endswith(("metrics.json", "model.safetensors"))}
     assert not list(project.glob("results/local/returns/*/seed0"))
 
 
+def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch):
+    monkeypatch.setattr(suites, "execute_run", lambda run, folder, *_, **__: seen.append((run, folder)))
+    (project / "deep").mkdir()
+    monkeypatch.chdir(project / "deep")
+    seen = []
+    assert main(["train", "dataset=returns", "dataset.csv=my{0}.csv"]) == 0
+    (run, folder), = seen
+    assert run.config.dataset_settings["csv"] == str(project / "deep" / "my{0}.csv")
+    assert folder == project / "results/local/returns/vae-dataset.csvdeep_my{0}.csv/seed0"
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["dataset=returns", "csv=2024"], r"csv must be the path of a file; got 2024 \(int\)"),
+    (["latent_dim={[]: 1}"], r"latent_dim must be an integer of at least 1; got '\{\[\]: 1\}'"),
+    (["--scheduler", "tcp://here:1"], "--scheduler is for a suite"),
+    (["--suite", "deep/tiny"], "a suite's name has letters"),
     (["latent_dim"], "settings are written key=value, for example latent_dim=16; got 'latent_dim'"),
     (["=3"], "settings are written key=value.*got '=3'"),
     (["latent_dmi=3"], "unknown setting for vae on digits 'latent_dmi'; did you mean 'latent_dim'"),
@@ -225,6 +240,23 @@ def test_a_mirror_without_the_files_is_said(project, capsys, mirror):
     errors = refused(capsys, "download", "mnist", "--mirror", mirror, "--root", "data", status=1)
     assert mirror.rstrip("/") in errors
     assert not {path for path in files(project) if path.startswith("data/")}
+
+
+def test_downloads_go_to_the_folder_that_training_reads(project, monkeypatch):
+    from sparse_vae import datasets
+
+    monkeypatch.setattr(datasets, "download", lambda names, root, mirror: seen.append(root))
+    (project / "deep").mkdir()
+    monkeypatch.chdir(project / "deep")
+    seen = []
+    main(["download"])
+    main(["download", "--root", "here"])
+    assert seen == [project / "data", "here"]
+
+
+def test_a_mirror_that_is_no_address_is_said(project, capsys):
+    assert "the mirror's address cannot be read: Invalid IPv6 URL" in refused(
+        capsys, "download", "mnist", "--mirror", "http://[::1")
 
 
 def test_an_unknown_data_set_is_not_downloaded(project, capsys):

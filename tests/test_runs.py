@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import shutil
 from contextlib import contextmanager
@@ -103,6 +104,13 @@ def test_a_setting_that_cannot_be_used_is_named(settings, message):
         configure("vae", "sinusoids", **settings)
 
 
+def test_a_path_is_recorded_as_text():
+    assert configure("vae", "returns", csv=Path("a/b.csv")).dataset_settings["csv"] == "a/b.csv"
+    for value in (2024, "", True):
+        with pytest.raises(SettingError, match=f"csv must be the path of a file; got {value!r}"):
+            configure("vae", "returns", csv=value)
+
+
 def test_unknown_names_name_the_nearest():
     with pytest.raises(SettingError, match="unknown model 'vaee'; did you mean 'vae'"):
         configure("vaee", "digits")
@@ -182,6 +190,27 @@ def test_a_run_is_finished_only_with_the_same_parameters_and_its_weights(run_fol
     assert not is_finished(run_folder / "nowhere", config)
 
 
+@pytest.mark.parametrize(("name", "text"), [
+    ("metrics.json", None), ("metrics.json", "{"), ("metrics.json", "[]"), ("metrics.json", b"\xff"),
+    ("history.csv", None), ("history.csv", ""), ("history.csv", b"\xff")])
+def test_a_run_without_its_measures_is_not_finished(run_folder, name, text):
+    run, path = Run(run_folder), run_folder / name
+    path.unlink() if text is None else path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert not is_finished(run_folder, run.config)
+    with pytest.raises(RunError, match=rf"{name} is missing or damaged \(.+\); train the run again"):
+        _ = run.metrics, run.history
+
+
+def test_a_run_is_not_finished_once_its_data_have_changed(run_folder, tmp_path):
+    config = configure("vae", "returns", csv="own.csv", **TINY)
+    (run_folder / "config.json").write_text(json.dumps(asdict(config)))
+    for newer, expected in ((-10, True), (10, False)):
+        (tmp_path / "own.csv").touch()
+        time = (run_folder / "metrics.json").stat().st_mtime + newer
+        os.utime(tmp_path / "own.csv", (time, time))
+        assert is_finished(run_folder, config, tmp_path) == expected
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"vae"', "{}", '{"model": "vae", "dataset": "digits"}',
                                   '{"model": ["vae"], "dataset": "digits"}', "\ufeff\x00"])
 def test_a_configuration_that_cannot_be_read_is_no_finished_run(run_folder, text):
@@ -230,6 +259,7 @@ def test_damaged_weights_are_refused(run_folder, how):
     damage(run_folder / "model.safetensors", how)
     with pytest.raises(RunError, match=r"model\.safetensors is damaged or not a safetensors file"):
         _ = Run(run_folder).model
+    assert not is_finished(run_folder, Run(run_folder).config)
 
 
 @pytest.mark.parametrize("other", [{"latent_dim": 4}, {"hidden_dim": 8}, {"model": "autoencoder"},
@@ -257,16 +287,19 @@ def test_runs_in_folders_of_one_name_are_told_apart(run_folder, tmp_path):
     assert list(opened) == [f"VAE, {run_folder}", f"VAE, {other}"]
 
 
-def test_runs_that_differ_in_their_seed_are_grouped(tmp_path):
-    def pretend(name: str, title: str, latent_dim: int) -> SimpleNamespace:
-        config = SimpleNamespace(model_settings={"latent_dim": latent_dim})
-        return SimpleNamespace(name=name, title=title, config=config)
+def test_runs_that_differ_in_their_seed_alone_are_grouped():
+    def pretend(name: str, title: str, latent_dim: int, **settings) -> SimpleNamespace:
+        config = configure("vae", "digits", latent_dim=latent_dim, **settings)
+        return SimpleNamespace(name=name, title=title, config=config, folder=Path(name))
 
-    groups = by_title_and_size([pretend("a", "VSC", 8), pretend("b", "VAE", 4), pretend("c", "VSC", 2),
-                                pretend("d", "VSC", 8)])
+    groups = by_title_and_size([
+        pretend("vsc/seed0", "VSC", 8), pretend("vae/seed0", "VAE", 4), pretend("vsc-j2/seed0", "VSC", 2),
+        pretend("vsc/seed1", "VSC", 8, seed=1), pretend("vae-long/seed0", "VAE", 4, epochs=50),
+        pretend("vae-long/seed1", "VAE", 4, epochs=50, seed=1)])
     assert {key: [run.name for run in runs] for key, runs in groups.items()} == {
-        ("VSC", 2): ["c"], ("VSC", 8): ["a", "d"], ("VAE", 4): ["b"]}
-    assert list(groups) == [("VSC", 2), ("VSC", 8), ("VAE", 4)]
+        ("VSC", 2): ["vsc-j2/seed0"], ("VSC", 8): ["vsc/seed0", "vsc/seed1"],
+        ("VAE, vae", 4): ["vae/seed0"], ("VAE, vae-long", 4): ["vae-long/seed0", "vae-long/seed1"]}
+    assert list(groups) == [("VSC", 2), ("VSC", 8), ("VAE, vae", 4), ("VAE, vae-long", 4)]
 
 
 def test_the_history_says_how_much_of_the_code_is_used(tmp_path):
@@ -447,6 +480,36 @@ def test_a_checkpoint_whose_record_cannot_be_read_is_refused(checkpoint, notes):
     save_file(load_file(checkpoint.path), checkpoint.path, metadata=notes)
     with pytest.raises(RunError, match="belongs to another model or other settings; delete it"):
         checkpoint.restore(fresh_state(checkpoint.config))
+
+
+@pytest.mark.parametrize("change", [
+    lambda tensors, notes: tensors.pop("optimizer.0.exp_avg"),
+    lambda tensors, notes: tensors.pop(next(name for name in tensors if name.startswith("model."))),
+    lambda tensors, notes: tensors.update({"optimizer.0.exp_avg": torch.zeros(2, 2)}),
+    lambda tensors, notes: tensors.update({"optimizer.999.exp_avg": torch.zeros(2)}),
+    lambda tensors, notes: tensors.update({"other": torch.zeros(2)}),
+    lambda tensors, notes: notes.pop("history"),
+    *(lambda tensors, notes, text=text: notes.update(history=text) for text in ("{", "3", "[3]", '[{"epoch": 2}]')),
+])
+def test_a_checkpoint_that_does_not_fit_its_run_is_refused(checkpoint, change):
+    tensors = load_file(checkpoint.path)
+    notes = {"config": json.dumps(asdict(checkpoint.config)), "history": "[]"}
+    change(tensors, notes)
+    save_file(tensors, checkpoint.path, metadata=notes)
+    with pytest.raises(RunError, match=r"c\.safetensors does not fit its run .*; delete it to start the run anew"):
+        checkpoint.restore(fresh_state(checkpoint.config))
+
+
+def test_a_checkpoint_older_than_its_data_is_refused(tmp_path):
+    rows = ["day,a,b", *(f"2024-01-{day:02},{day % 7},{day % 5}" for day in range(1, 32))]
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    config = configure("vae", "returns", csv=tmp_path / "own.csv", **TINY)
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", config, every=0)
+    checkpoint.save(fresh_state(config, trained=True))
+    assert checkpoint.restore(fresh_state(config)).epoch == 1
+    os.utime(checkpoint.path, (0, 0))
+    with pytest.raises(RunError, match=r"c\.safetensors is older than .*own\.csv; delete it"):
+        checkpoint.restore(fresh_state(config))
 
 
 @pytest.mark.parametrize("how", DAMAGES)

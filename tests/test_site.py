@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import http.server
+import json
 import re
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
-from sparse_vae import site
+from sparse_vae import preview, site
 from sparse_vae.checks import SettingError
 from sparse_vae.suite import draw_suite, load_suite, train_suite
 
@@ -200,6 +202,99 @@ def test_results_that_are_missing_are_named(project, tmp_path):
     (suite.folder / suite.runs[0].name / "metrics.json").unlink()
     with pytest.raises(SettingError, match=f"first is {suite.runs[0].name}; make train graphics SUITE=tiny"):
         site.render(suite)
+
+
+# --- on a small scale
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A suite of two models and two seeds of each, with results as they are published: without weights."""
+    (tmp_path / "experiments").mkdir()
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "experiments" / "small.yml").write_text(
+        "runs:\n  - {model: vae, dataset: digits, epochs: [1, 2], variant: 'e{epochs}', seed: [0, 1]}\n"
+        "figures: [{notebook: datasets, name: all}]")
+    suite = load_suite("small", tmp_path)
+    for run in suite.runs:
+        folder = suite.folder / run.name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(run.config)))
+        (folder / "metrics.json").write_text(json.dumps({
+            "negative_elbo": 10.0 * run.config.training.epochs + run.config.training.seed, "mean_squared_error": 1.0,
+            "explained_variance": 1.0, "active_fraction": 1.0, "used_dimensions": 1, "training_seconds": 60,
+            "likelihood": "bernoulli"}))
+    return suite
+
+
+def test_the_table_averages_runs_that_differ_in_their_seed_alone(small):
+    rows = [[cell.strip() for cell in line.split("|")[4:7]] for line in site.results_table(small).splitlines()[2:]]
+    assert rows == [["bernoulli", "2", "10.50"], ["bernoulli", "2", "20.50"]]
+
+
+def test_results_older_than_the_suite_are_counted(small, monkeypatch):
+    assert site._older_than(small) == "1 figure is older than the suite: make graphics SUITE=small"
+    monkeypatch.setattr(site, "is_drawn", lambda figure, suite: True)
+    assert site._older_than(small) == ""
+    path = small.folder / small.runs[0].name / "config.json"
+    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    assert site._older_than(small) == "1 run is older than the suite: make train graphics SUITE=small"
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A folder with one page to come, ``page.qmd``, and a figure notebook."""
+    shutil.copytree(ROOT / "report" / "preview", tmp_path / "preview")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "references.bib").touch()
+    (tmp_path / "runs.csv").touch()
+    (tmp_path / "_quarto.yml").write_text("website: {title: t, sidebar: {contents: [{href: page.qmd, text: p}]}}")
+    (tmp_path / "_variables.yml").write_text("suite: {name: tiny}")
+    cells = [nbformat.v4.new_code_cell("#| label: fig-a", metadata={}), nbformat.v4.new_markdown_cell("text")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "some-figure.ipynb")
+    (tmp_path / "broken-figure.ipynb").write_text("[]")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("shortcode", "message"), [
+    ("var suite.nope", "'nope'"), ("var suite.name.x", "indices must be integers"),
+    ("include _nothing.qmd", "No such file"), ("embed some-figure.ipynb#fig-b", "no cell has the label 'fig-b'"),
+    ("embed some-figure.ipynb", "no cell has the label ''"), ("embed some-figure.ipynb#fig-a", "'text/markdown'"),
+    ("embed nothing.ipynb#fig-a", "No such file"),
+    ("embed broken-figure.ipynb#fig-a", r"broken-figure\.ipynb is damaged or not a notebook")])
+def test_the_plain_preview_names_what_leads_nowhere_and_the_page(staged, shortcode, message):
+    (staged / "page.qmd").write_text(f"Before\n\n{{{{< {shortcode} >}}}}\n")
+    with pytest.raises(site.SiteError, match=rf"page\.qmd: {{{{< {shortcode} >}}}} leads nowhere: .*{message}"):
+        preview.render(staged)
+
+
+def test_a_copied_notebook_has_its_name_in_a_title_of_text_alone(staged):
+    (staged / "copies").mkdir()
+    site._copy_notebook(staged / "some-figure.ipynb", staged / "copies")
+    cells = nbformat.read(staged / "copies" / "some-figure.ipynb", as_version=4).cells
+    assert [cell.source for cell in cells] == ["#| label: fig-a", "text"]
+    with pytest.raises(site.SiteError, match=r"broken-figure\.ipynb is damaged or not a notebook.*draw it again"):
+        site._copy_notebook(staged / "broken-figure.ipynb", staged / "copies")
+
+
+def test_a_figure_whose_name_is_part_of_anothers_is_shown_too(staged):
+    (staged / "page.qmd").write_text("{{< embed awesome-figure.ipynb#fig-a >}}")
+    site._add_extra_chapters(staged, [staged / "some-figure.ipynb"])
+    assert "{{< embed some-figure.ipynb#fig-a echo=true >}}" in (staged / "_more.qmd").read_text()
+    (staged / "page.qmd").write_text("{{< embed some-figure.ipynb#fig-a >}}")
+    site._add_extra_chapters(staged, [staged / "some-figure.ipynb"])
+    assert "embed" not in (staged / "_more.qmd").read_text()
+
+
+def test_an_author_without_a_name_does_not_publish(small, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setattr(site, "render", None)
+    _git(small.root, "init", "--quiet")
+    _git(small.root, "remote", "add", "origin", str(small.root))
+    _git(small.root, "config", "user.name", "A Reader")
+    with pytest.raises(site.SiteError, match=r"git has no user\.email, which a commit needs"):
+        site.publish(small)
 
 
 def test_what_quarto_only_warns_of_is_an_error_that_names_the_page(tmp_path):

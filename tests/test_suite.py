@@ -74,6 +74,7 @@ def test_the_suites_of_the_project_can_be_read(name):
 @pytest.mark.parametrize(("text", "value"), [
     ("3", 3), ("1e-3", 0.001), ("-0.5", -0.5), ("true", True), ("False", False), ("null", None), ("None", None),
     ("conv", "conv"), ("'3'", "3"), ("[1, 2]", [1, 2]), ("2024-01-01", "2024-01-01"), ("a=b", "a=b"), ("", ""),
+    ("{[]: 1}", "{[]: 1}"),
     (3, 3), (None, None), (True, True),
 ])
 def test_values_are_read_from_their_text(text, value):
@@ -100,6 +101,11 @@ def test_a_variant_names_the_folder():
     entry = {"dataset": "digits", "model": "beta-vae", "beta": [1, 4]}
     assert names({**entry, "variant": "wide"}) == ["digits/beta-vae-wide/seed0"] * 2
     assert names({**entry, "variant": "beta{beta}"}) == ["digits/beta-vae-beta1/seed0", "digits/beta-vae-beta4/seed0"]
+
+
+def test_a_variant_takes_settings_with_dots_in_their_names():
+    entry = {"dataset": "smiley", "model": "vae", "dataset.n_train": 100}
+    assert names({**entry, "variant": "n{dataset.n_train:05}"}) == ["smiley/vae-n00100/seed0"]
 
 
 def test_texts_in_a_suite_are_read_as_on_the_command_line(project):
@@ -152,7 +158,7 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     (f"{TWO}, epochs: yes}}]", r"run 2: epochs must be an integer of at least 1; got True \(bool\)"),
     (f"{TWO}, epochs: {{a: 1}}}}]", "run 2: epochs must be an integer"),
     (f"{TWO}, latent_dim: [2, 0]}}]", "run 2: latent_dim must be an integer of at least 1; got 0"),
-    (f"{TWO}, seed: []}}]", r"run 2: seed must have at least one value; got \[\]"),
+    (f"{TWO}, epochs: []}}]", r"run 2: epochs must have at least one value; got \[\]"),
     (f"{TWO}, 3: 4}}]", "run 2: must be a mapping of settings"),
     (f"{TWO}, beta: 4}}]", "run 2: unknown setting for vae on digits 'beta'"),
     ("runs: [{dataset: digits}]", "run 1: has no model"), ("runs: [{model: vae}]", "run 1: has no dataset"),
@@ -164,6 +170,11 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     ("runs: [{model: vae, dataset: digits, epochs: [1, 2]}]", "run 1: two runs would lie in digits/vae/seed0"),
     (f"{TWO}, variant: '{{epoch}}'}}]", r"run 2: variant '\{epoch\}' must have only names .* they are seed"),
     (f"{TWO}, variant: '{{'}}]", r"run 2: variant '\{' must have"),
+    ("runs: [{model: vae, dataset: smiley, dataset.seed: null, variant: 's{dataset.seed:g}'}]",
+     "run 1: variant .* with formats that fit their values; they are dataset.seed=None"),
+    (f"runs: [{RUN}]\ntitle: a\ntitle: b", "line 3: title is given twice"),
+    (f"{TWO}, seed: 2}}]", "line 1: seed is given twice"),
+    (f"runs: [{RUN}]\n? [a]\n: 3", "(?s)unhashable key.*line 2"),
     (f"{TWO}, variant: ../../x}}]", "run 2: variant becomes part of a file name and must not contain /"),
     (f"runs: [{RUN}]\nfirst: mnist", "unknown data set among the suite's runs 'mnist'; Known: digits"),
     *((f"runs: [{RUN}]\nfigures: {figures}", message) for figures, message in (
@@ -180,6 +191,8 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
         ("[{notebook: comparison, name: x, runs: ['*', '!digits/vea/*']}]", "fits no run, '!digits/vea/\\*'"),
         ("[{notebook: latent_grid, name: x, setps: 3}]",
          "figure 1: unknown parameter of notebook latent_grid 'setps'; did you mean 'steps'"),
+        ("[{notebook: datasets, name: x, runs: '*'}]", "figure 1: notebook datasets draws no runs; take out runs"),
+        ("[{notebook: datasets, name: x, data_root: d}]", "figure 1: data_root is the project's data folder"),
         ("[{notebook: datasets, name: x}, {notebook: datasets, name: x}]",
          "figure 2: two figures would lie in datasets-x.ipynb; give them different names"),
     )),
@@ -193,6 +206,27 @@ def test_a_suite_that_is_not_text(project):
     (project / "experiments" / "tiny.yml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingError, match=r"experiments/tiny.yml: .*decode"):
         load_suite("tiny", project)
+
+
+@pytest.mark.parametrize("name", ["../experiments/tiny", "deep/tiny", "tiny.yml", "a.b", ""])
+def test_a_suite_has_a_plain_name(project, name):
+    write_suite(project, f"runs: [{RUN}]")
+    with pytest.raises(SettingError, match="a suite's name has letters, digits, - and _ alone"):
+        load_suite(name, project)
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    (None, "notebook own has no cell with the tag parameters"),
+    ("a, b = 1, 2", "the parameters cell of notebook own must be plain Python, one name = value for each"),
+    ("%matplotlib inline\na = 1", "the parameters cell of notebook own must be plain Python"),
+    ("[]", r"own\.ipynb is damaged or not a notebook"),
+])
+def test_a_notebook_of_ones_own_that_cannot_be_used_is_named(project, source, message):
+    cell = nbformat.v4.new_code_cell(source or "", metadata={"tags": ["parameters"] if source else []})
+    text = nbformat.writes(nbformat.v4.new_notebook(cells=[cell]))
+    (project / "notebooks" / "own.ipynb").write_text("[]" if source == "[]" else text)
+    with pytest.raises(SettingError, match=f"figure 1: .*{message}"):
+        write_suite(project, f"runs: [{RUN}]\nfigures: [{{notebook: own, name: x}}]")
 
 
 def test_an_unknown_suite_names_the_nearest(project):
@@ -300,6 +334,73 @@ def test_work_in_progress_is_kept_for_the_same_parameters_only(project, monkeypa
                 suites.execute_run(suite.runs[0], suite.folder / suite.runs[0].name, project)
     assert found[-1] == kept
     assert not (suite.folder / suite.runs[0].name).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff"])
+def test_work_in_progress_with_a_damaged_record_starts_anew(project, monkeypatch, text):
+    run, = write_suite(project, f"runs: [{RUN}]").runs
+    partial = project / "results" / ".seed0.partial"
+    partial.mkdir(parents=True)
+    (partial / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (partial / "checkpoint.safetensors").write_text("weights")
+    monkeypatch.setattr(suites, "execute_notebook", lambda *arguments, **named: interrupt(partial))
+    with pytest.raises(KeyboardInterrupt):
+        suites.execute_run(run, project / "results" / "seed0", project)
+
+
+def interrupt(partial: Path) -> None:
+    assert [path.name for path in partial.iterdir()] == ["config.json"]
+    raise KeyboardInterrupt
+
+
+def test_work_in_progress_on_data_that_have_changed_starts_anew(project, monkeypatch):
+    run, = write_suite(project, "runs: [{model: vae, dataset: returns, csv: own.csv}]").runs
+    folder = project / "results" / "seed0"
+    partial = folder.with_name(".seed0.partial")
+    (project / "own.csv").touch()
+
+    def leave_a_checkpoint(*arguments, **named):
+        found.append((partial / "checkpoint.safetensors").exists())
+        (partial / "checkpoint.safetensors").touch()
+        raise KeyboardInterrupt
+
+    found = []
+    monkeypatch.setattr(suites, "execute_notebook", leave_a_checkpoint)
+    for age in (0, 0, 10):
+        if age:
+            os.utime(project / "own.csv", (time.time() + age,) * 2)
+        with pytest.raises(KeyboardInterrupt):
+            suites.execute_run(run, folder, project)
+    assert found == [False, True, False]
+
+
+def test_of_two_that_train_one_run_the_second_waits_and_finds_it_finished(project, monkeypatch):
+    run, = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}]").runs
+    folder, started, may_end = project / "results" / "seed0", [], threading.Event()
+
+    def write(template, target, parameters, root, **named):
+        started.append(target)
+        assert may_end.wait(60)
+        data = load_data(run.config)
+        model, history = train_run(run.config, data, progress=False)
+        save_run(root / parameters["output"], run.config, model, history, summarise(model, data))
+        shutil.copy(template, target)
+
+    monkeypatch.setattr(suites, "execute_notebook", write)
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(suites._train_one(run, folder, project)))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: started)
+    time.sleep(0.3)  # time for the second to go wrong
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert [(outcome.status, outcome.why) for outcome in outcomes] == [("done", "")] * 2
+    assert len(started) == 1
+    assert is_finished(folder, run.config)
+    assert [path.name for path in folder.parent.iterdir()] == ["seed0"]
 
 
 def test_a_failure_of_any_kind_is_an_outcome(project, monkeypatch):
@@ -492,7 +593,7 @@ figures:
     assert up_to_date(suite) == [True, False]
     metrics.write_text(whole)
     assert up_to_date(suite) == [True, True]
-    for damaged in ("", "{}", (drawn / "comparison-first.ipynb").read_text()[:1000]):
+    for damaged in ("", "{}", "[]", '{"nbformat": 4}', (drawn / "comparison-first.ipynb").read_text()[:1000]):
         (drawn / "comparison-first.ipynb").write_text(damaged)
         assert up_to_date(suite) == [True, False]
 

@@ -16,7 +16,8 @@ def _models(arguments: argparse.Namespace) -> int:
     from sparse_vae.models import MODELS, model_settings
 
     for name, cls in MODELS.items():
-        settings = ", ".join(f"{key}={value}" for key, value in model_settings(name).items())
+        defaults = model_settings(name) | {"likelihood": "(that of the data)"}
+        settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
         print(f"{name}\n    {inspect.getdoc(cls).splitlines()[0]}\n    {settings}")
     return 0
 
@@ -32,8 +33,14 @@ def _datasets(arguments: argparse.Namespace) -> int:
 
 def _download(arguments: argparse.Namespace) -> int:
     from sparse_vae.datasets import download
+    from sparse_vae.suite import project_root
 
-    download(arguments.names or None, root=arguments.root, mirror=arguments.mirror)
+    try:
+        download(arguments.names or None, root=arguments.root or project_root() / "data", mirror=arguments.mirror)
+    except SettingError:
+        raise
+    except ValueError as error:  # of urllib
+        raise SettingError(f"the mirror's address cannot be read: {error}") from error
     return 0
 
 
@@ -43,7 +50,9 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.suite and arguments.settings:
         raise SettingError("give either --suite or settings of one run, not both: a suite's settings are in its file")
     if arguments.suite:
-        return _report(suite.train_suite(suite.load_suite(arguments.suite), scheduler=arguments.scheduler))
+        return _report(suite.train_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+    if arguments.scheduler:
+        raise SettingError("--scheduler is for a suite: a single run is trained on this machine")
     return _train_single(arguments.settings)
 
 
@@ -51,20 +60,24 @@ def _train_single(settings: list[str]) -> int:
     from sparse_vae import suite
     from sparse_vae.runs import is_finished
 
-    values = {"model": "vae", "dataset": "digits"}
+    root = suite.project_root()
+    values, shown = {"model": "vae", "dataset": "digits"}, {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise SettingError(f"settings are written key=value, for example latent_dim=16; got {setting!r}")
-        values[key] = suite.parse_value(value)
-    variant = "-".join(f"{key}{value}" for key, value in values.items() if key not in ("model", "dataset", "seed"))
-    root = suite.project_root()
-    runs = list(suite.expand_run({**values, **({"variant": variant.replace("/", "_")} if variant else {})}))
+        values[key] = shown[key] = suite.parse_value(value)
+        if key.removeprefix("dataset.") == "csv" and values[key] and isinstance(values[key], str):
+            values[key], shown[key] = os.path.abspath(values[key]), os.path.relpath(values[key], root)
+    variant = "-".join(f"{key}{value}" for key, value in shown.items() if key not in ("model", "dataset", "seed"))
+    for special, plain in (("/", "_"), ("{", "{{"), ("}", "}}")):
+        variant = variant.replace(special, plain)
+    runs = list(suite.expand_run({**values, **({"variant": variant} if variant else {})}))
     if len(runs) > 1:
         raise SettingError(f"these settings make {len(runs)} runs; give one value for each, or write a suite")
     run = runs[0]
     folder = root / "results" / "local" / run.name
-    if is_finished(folder, run.config):
+    if is_finished(folder, run.config, root):
         print(f"finished before: {folder.relative_to(root)}")
         return 0
     suite.check_writable(folder.parent)
@@ -80,7 +93,11 @@ def _train_single(settings: list[str]) -> int:
 def _graphics(arguments: argparse.Namespace) -> int:
     from sparse_vae import suite
 
-    return _report(suite.draw_suite(suite.load_suite(arguments.suite), scheduler=arguments.scheduler))
+    return _report(suite.draw_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+
+
+def _scheduler(arguments: argparse.Namespace) -> str | None:
+    return arguments.scheduler or os.environ.get("SCHEDULER") or None
 
 
 def _report(outcomes: list) -> int:
@@ -128,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def add_suite_options(sub: argparse.ArgumentParser, default: str | None) -> None:
         sub.add_argument("--suite", default=default, help="name of a file in experiments/, without .yml")
-        sub.add_argument("--scheduler", default=os.environ.get("SCHEDULER") or None, metavar="ADDRESS",
+        sub.add_argument("--scheduler", default=None, metavar="ADDRESS",
                          help="a dask scheduler, tcp://host:8786; by default a local cluster (environment: SCHEDULER)")
 
     train = command("train", _train, "train one run, from settings written key=value, or a whole suite")
@@ -150,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     download = command("download", _download, "download and verify the real data sets")
     download.add_argument("names", nargs="*", metavar="dataset", help="which; by default all")
-    download.add_argument("--root", default="data", help="the data folder")
+    download.add_argument("--root", default=None, help="the data folder; by default the project's")
     download.add_argument("--mirror", default=None,
                           help="a folder or an address to take the files from (environment: SPARSE_VAE_MIRROR)")
 

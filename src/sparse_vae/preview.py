@@ -13,13 +13,19 @@ import shutil
 from functools import reduce
 from pathlib import Path
 
-import nbformat
 import pypandoc
 import yaml
 from nbformat import NotebookNode
 
+from sparse_vae.checks import ExplainedError, SettingError
+from sparse_vae.suite import read_notebook
+
 COMMENT = re.compile(r"^#\| ([\w-]+): (.*)$", re.MULTILINE)
 SHORTCODE = re.compile(r"\{\{< (include|var|embed) (\S+)([^>]*) >\}\}")
+
+
+class SiteError(ExplainedError, RuntimeError):
+    """The site could not be rendered or published."""
 
 
 def cell_options(cell: NotebookNode) -> dict[str, str]:
@@ -36,12 +42,13 @@ def render(staged: Path) -> Path:
     """Make ``staged/_site`` of the ``.qmd`` files in ``staged``; returns it.
 
     Raises:
-        ValueError: a shortcode that leads nowhere; names the page.
+        SiteError: a shortcode that leads nowhere, or what pandoc refuses; names the page.
     """
     site = staged / "_site"
     site.mkdir()
     for path in [*staged.glob("*.ipynb"), staged / "runs.csv", staged / "preview" / "style.css"]:
         shutil.copy(path, site)
+    shutil.copytree(staged / "notebooks", site / "notebooks")
     config = yaml.safe_load((staged / "_quarto.yml").read_text())["website"]
     variables = yaml.safe_load((staged / "_variables.yml").read_text())
     chapters = config["sidebar"]["contents"]
@@ -50,17 +57,20 @@ def render(staged: Path) -> Path:
         shutil.copy(source, site)
         try:
             text = _expand(source.read_text(), staged, variables)
-        except (KeyError, StopIteration, OSError) as error:
-            raise ValueError(f"{source.name}: {error!r} leads nowhere") from error
+        except SiteError as error:
+            raise SiteError(f"{source.name}: {error}") from error
         navigation = "".join(
             f'<li><a href="{Path(other["href"]).stem}.html"{" aria-current=page" * (other is chapter)}>{other["text"]}'
             "</a></li>" for other in chapters)
-        pypandoc.convert_text(
-            text, "html5", format="markdown", outputfile=str(site / f"{source.stem}.html"), cworkdir=str(staged),
-            extra_args=["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs",
-                        "--template=preview/template.html", "--lua-filter=preview/filter.lua", "--citeproc",
-                        "--bibliography=references.bib", f"--variable=site-title:{config['title']}",
-                        f"--variable=navigation:{navigation}", f"--variable=source-file:{source.name}"])
+        options = ["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs",
+                   "--template=preview/template.html", "--lua-filter=preview/filter.lua", "--citeproc",
+                   "--bibliography=references.bib", f"--variable=site-title:{config['title']}",
+                   f"--variable=navigation:{navigation}", f"--variable=source-file:{source.name}"]
+        try:
+            pypandoc.convert_text(text, "html5", format="markdown", outputfile=str(site / f"{source.stem}.html"),
+                                  cworkdir=str(staged), extra_args=options)
+        except RuntimeError as error:
+            raise SiteError(f"{source.name}: {error}") from error
     return site
 
 
@@ -69,21 +79,26 @@ def _expand(text: str, staged: Path, variables: dict) -> str:
 
     def replacement(match: re.Match) -> str:
         kind, target, _ = match.groups()
-        if kind == "include":
-            return _expand((staged / target).read_text(), staged, variables)
-        if kind == "var":
-            return str(reduce(lambda value, key: value[key], target.split("."), variables))
-        return _embedded(staged, *target.split("#"))
+        try:
+            if kind == "include":
+                return _expand((staged / target).read_text(), staged, variables)
+            if kind == "var":
+                return str(reduce(lambda value, key: value[key], target.split("."), variables))
+            notebook, _, label = target.partition("#")
+            return _embedded(staged, notebook, label)
+        except (LookupError, TypeError, OSError, SettingError, yaml.YAMLError) as error:
+            raise SiteError(f"{match[0]} leads nowhere: {error}") from error
 
     return SHORTCODE.sub(replacement, text)
 
 
 def _embedded(staged: Path, notebook: str, label: str) -> str:
     """A notebook's labelled cell as Markdown: its output, its code folded, a link to the notebook."""
-    cells = nbformat.read(staged / notebook, as_version=4).cells
-    cell = next(cell for cell in cells if label in cell_labels(cell))
+    cell = next((cell for cell in read_notebook(staged / notebook).cells if label in cell_labels(cell)), None)
+    if cell is None:
+        raise LookupError(f"no cell has the label {label!r}")
     options = cell_options(cell)
-    data = next(output["data"] for output in cell.outputs if output.output_type == "display_data")
+    data = next((output["data"] for output in cell.outputs if output.output_type == "display_data"), {})
     code = COMMENT.sub("", cell.source).strip("\n")
     source = f'[Notebook: {notebook}]({notebook}){{.notebook download=""}}'
     details = f"<details><summary>Code</summary>\n\n```python\n{code}\n```\n\n</details>\n\n{source}"

@@ -8,11 +8,12 @@ it is written beside its place and renamed into it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -87,9 +88,18 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
         else:
             known = [*sorted(training_names), *of_model, "likelihood", *(f"dataset.{key}" for key in of_dataset)]
             raise unknown_name(f"setting for {model} on {dataset}", name, known)
+    if of_dataset.get("csv") is not None:
+        of_dataset["csv"] = _path_text("csv", of_dataset["csv"])
     # Building a small twin checks the model's settings before any data is read.
     make_model(model, (1, 1, 1), **of_model)
     return RunConfig(model, dataset, of_model, of_dataset, TrainingSettings(**training))
+
+
+def _path_text(name: str, path: object) -> str:
+    """A path as the record of a run takes it."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise SettingError(f"{name} must be the path of a file; got {path!r} ({type(path).__name__})")
+    return os.fspath(path)
 
 
 @cache
@@ -132,13 +142,24 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict:
-        """What was measured at the end of training."""
-        return json.loads((self.folder / "metrics.json").read_text())
+        """What was measured at the end of training; a :class:`RunError` if that cannot be read."""
+        path = self.folder / "metrics.json"
+        try:
+            metrics = json.loads(path.read_text())
+            if not isinstance(metrics, dict):
+                raise TypeError(f"it holds a {type(metrics).__name__}")
+        except (OSError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from error
+        return metrics
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row for each epoch, see :func:`sparse_vae.training.train`."""
-        return pd.read_csv(self.folder / "history.csv")
+        """One row for each epoch, see :func:`sparse_vae.training.train`; a :class:`RunError` if it cannot be read."""
+        path = self.folder / "history.csv"
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -168,6 +189,10 @@ class Run:
         return re.sub(r" \(.*?\)", "", self.title)
 
 
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path} is missing or damaged ({error}); train the run again, `make train` does")
+
+
 def open_runs(folders: Iterable[str], *, models: Iterable[str], dataset: str, settings: dict[str, object],
               data_root: Path | str = "data") -> dict[str, Run]:
     """The runs to draw, by a title that tells them apart; all on one data set.
@@ -192,13 +217,25 @@ def open_runs(folders: Iterable[str], *, models: Iterable[str], dataset: str, se
 
 
 def by_title_and_size(runs: Iterable[Run]) -> dict[tuple[str, int], list[Run]]:
-    """Runs that differ in their seed alone, together: (title, J) → runs; in the order of titles, then of J."""
+    """Runs that differ in their seed alone, together: (title, J) → runs; in the order of titles, then of J.
+
+    Where runs of one title and one J differ in more, the name of the folder that holds their seeds follows the title.
+    """
     runs = list(runs)
     titles = list(dict.fromkeys(run.title for run in runs))
-    groups: dict[tuple[str, int], list[Run]] = {}
+    alike: dict[tuple[str, int], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (titles.index(run.title), run.config.model_settings["latent_dim"])):
-        groups.setdefault((run.title, run.config.model_settings["latent_dim"]), []).append(run)
+        alike.setdefault((run.title, run.config.model_settings["latent_dim"]), []).append(run)
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for (title, J), members in alike.items():
+        several = any(_seedless(run.config) != _seedless(members[0].config) for run in members)
+        for run in members:
+            groups.setdefault((f"{title}, {run.folder.parent.name}" if several else title, J), []).append(run)
     return groups
+
+
+def _seedless(config: RunConfig) -> RunConfig:
+    return replace(config, training=replace(config.training, seed=0))
 
 
 def _train_unkept(config: RunConfig, data_root: Path | str) -> Run:
@@ -223,11 +260,26 @@ def load_weights(model: LatentVariableModel, path: Path) -> None:
         raise RunError(f"{path} holds the weights of another model or other settings: {error}") from error
 
 
-def is_finished(folder: Path, config: RunConfig) -> bool:
-    """Whether ``folder`` holds a whole run of exactly this configuration, its weights included."""
+def is_finished(folder: Path, config: RunConfig, root: Path | str = ".") -> bool:
+    """Whether ``folder`` holds a whole run of exactly this configuration, its weights included.
+
+    A run on a CSV file of one's own that has changed since is not finished; its path is relative to ``root``.
+    """
     try:
-        return Run(folder).config == config and (Path(folder) / "model.safetensors").is_file()
-    except (RunError, SettingError):
+        run = Run(folder)
+        _ = run.metrics, run.history
+        with safe_open(run.folder / "model.safetensors", framework="pt"):  # its header must fit its size
+            return run.config == config and not is_outdated(run.folder / "metrics.json", config, root)
+    except (RunError, SettingError, SafetensorError, OSError):
+        return False
+
+
+def is_outdated(path: Path, config: RunConfig, root: Path | str = ".") -> bool:
+    """Whether a file of a run is older than the CSV file that the run is on, whose path is relative to ``root``."""
+    csv = config.dataset_settings.get("csv")
+    try:
+        return csv is not None and path.stat().st_mtime < (Path(root) / csv).stat().st_mtime
+    except OSError:
         return False
 
 
@@ -270,7 +322,7 @@ class Checkpoint:
         """``state`` with the file's values, or as it is where there is no file.
 
         Raises:
-            RunError: the file is damaged, or of another model or other settings.
+            RunError: the file is damaged, of another model or other settings, or older than the run's CSV file.
         """
         if not self.path.exists():
             return state
@@ -284,6 +336,20 @@ class Checkpoint:
         if not self._belongs_here(notes):
             raise RunError(f"checkpoint {self.path} belongs to another model or other settings; "
                            "delete it to start the run anew")
+        if is_outdated(self.path, self.config):
+            raise RunError(f"checkpoint {self.path} is older than {self.config.dataset_settings['csv']}; "
+                           "delete it to start the run anew")
+        try:
+            return self._fill_in(state, tensors, json.loads(notes["history"]))
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise RunError(f"checkpoint {self.path} does not fit its run ({error!r}); "
+                           "delete it to start the run anew") from error
+
+    def _fill_in(self, state: TrainingState, tensors: dict[str, torch.Tensor],
+                 history: list[dict[str, float]]) -> TrainingState:
+        """``state`` with these values; any error says that they do not fit."""
+        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+            raise ValueError("the epochs of its history are not 1, 2, …")
         split = {"model": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -294,12 +360,15 @@ class Checkpoint:
         for name, tensor in split["optimizer"].items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
+            if key != "step" and tensor.shape != parameter.shape:
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
             # Fused Adam pairs values by their place in memory: averages must lie as their parameter does.
             laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
             optimizer["state"].setdefault(int(index), {})[key] = laid_out.detach()
+        if any(values.keys() != {"step", "exp_avg", "exp_avg_sq"} for values in optimizer["state"].values()):
+            raise ValueError("a part of the optimiser's state is missing")
         state.optimizer.load_state_dict(optimizer)
-        state.history = json.loads(notes["history"])
-        state.epoch = len(state.history)
+        state.history, state.epoch = history, len(history)
         return state
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -19,24 +20,22 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import yaml
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from sparse_vae import preview
-from sparse_vae.checks import ExplainedError, SettingError
+from sparse_vae.checks import SettingError
 from sparse_vae.datasets import describe_datasets
 from sparse_vae.files import replace
+from sparse_vae.preview import SiteError
 from sparse_vae.runs import Run
-from sparse_vae.suite import Suite, load_suite
+from sparse_vae.suite import Suite, is_drawn, load_suite, read_notebook
 
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
-EMBEDDED = re.compile(r"\{\{< embed ([\w-]+\.ipynb)#")
+EMBEDDED = re.compile(r"\{\{< embed ([^\s#]+\.ipynb)#")
 STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
-
-
-class SiteError(ExplainedError, RuntimeError):
-    """The site could not be rendered or published."""
 
 
 def find_quarto() -> str | None:
@@ -97,8 +96,11 @@ def suite_variables(suite: Suite) -> dict:
 def stage(suite: Suite) -> Path:
     """Put the report's sources and the suite's results into one folder, ready to render; returns it.
 
+    Results that are older than the suite are said on stderr.
+
     Raises:
         SettingError: results that the report shows are missing.
+        SiteError: a figure notebook is damaged.
     """
     variables = suite_variables(suite)
     figures = [suite.folder / "figures" / figure.file_name for figure in suite.figures]
@@ -106,10 +108,15 @@ def stage(suite: Suite) -> Path:
     if missing:
         raise SettingError(f"suite {suite.name!r} lacks {len(missing)} of {len(figures)} figure notebooks, the first "
                            f"is {missing[0]}; make graphics SUITE={suite.name}")
+    if older := _older_than(suite):
+        print(f"warning: {older}", file=sys.stderr)
     staged = suite.root / "build" / f"site-{suite.name}"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(suite.root / "report", staged)
     shutil.copy(suite.root / "_quarto.yml", staged)
+    (staged / "notebooks").mkdir()
+    for path in (suite.root / "notebooks").glob("exercise_*.ipynb"):  # for readers to download
+        shutil.copy(path, staged / "notebooks")
     _add_extra_chapters(staged, figures)
     for path in figures:
         _copy_notebook(path, staged)
@@ -122,14 +129,27 @@ def stage(suite: Suite) -> Path:
     return staged
 
 
+def _older_than(suite: Suite) -> str:
+    """How many results were made with other settings, or figures of other runs or notebooks; nothing if there are none.
+
+    Weights are not looked at: published results come without.
+    """
+    runs = sum(Run(suite.folder / run.name).config != run.config for run in suite.runs)
+    figures = sum(not is_drawn(figure, suite) for figure in suite.figures)
+    counts = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in ((runs, "run"), (figures, "figure")) if n)
+    if not counts:
+        return ""
+    verb, targets = "is" if runs + figures == 1 else "are", "train graphics" if runs else "graphics"
+    return f"{counts} {verb} older than the suite: make {targets} SUITE={suite.name}"
+
+
 def _copy_study_figures(staged: Path, suite: Suite) -> None:
     """Copy in the figure notebooks that chapters show and that other suites drew.
 
     Raises:
         SettingError: no suite has drawn one.
     """
-    shown = {name for path in staged.glob("*.qmd") for name in EMBEDDED.findall(path.read_text())}
-    for name in sorted(shown):
+    for name in sorted(_embedded_names(staged)):
         if (staged / name).exists():
             continue
         sources = sorted((suite.root / "results").glob(f"*/figures/{name}"))
@@ -139,14 +159,31 @@ def _copy_study_figures(staged: Path, suite: Suite) -> None:
         _copy_notebook(sources[0], staged)
 
 
+def _embedded_names(staged: Path) -> set[str]:
+    return {name for path in staged.glob("*.qmd") for name in EMBEDDED.findall(path.read_text())}
+
+
 def _copy_notebook(path: Path, staged: Path) -> None:
-    """Copy in an executed notebook, its outputs of HTML as raw HTML in Markdown: for an output of HTML as such, Quarto
-    would have the page load libraries from another site."""
-    notebook = nbformat.read(path, as_version=4)
+    """Copy in an executed notebook, the figure's name in its title, so that two executions can be told apart.
+
+    Its outputs of HTML become raw HTML in Markdown: for an output of HTML as such, Quarto would have the page load
+    libraries from another site.
+    """
+    notebook = _read_drawn(path)
+    if notebook.cells and notebook.cells[0].cell_type == "markdown":
+        title, _, text = notebook.cells[0].source.partition("\n")
+        notebook.cells[0].source = f"{title} ({path.stem.partition('-')[2]})\n{text}"
     for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
         if "text/html" in data:
             data["text/markdown"] = f"```{{=html}}\n{data.pop('text/html')}\n```"
     nbformat.write(notebook, staged / path.name)
+
+
+def _read_drawn(path: Path) -> NotebookNode:
+    try:
+        return read_notebook(path)
+    except SettingError as error:
+        raise SiteError(f"{error}; draw it again, `make graphics` does") from error
 
 
 def _runs_table(suite: Suite) -> pd.DataFrame:
@@ -157,10 +194,11 @@ def _runs_table(suite: Suite) -> pd.DataFrame:
 
 
 def results_table(suite: Suite) -> str:
-    """The measures of a suite's runs as a Markdown table, mean over the seeds of each model."""
+    """The measures of a suite's runs as a Markdown table, mean over the seeds of each model and its settings."""
     table = _runs_table(suite)
+    table["folder"] = table.run.str.rpartition("/")[0]
     table["minutes"], table["active"] = table.training_seconds / 60, 100 * table.active_fraction
-    keys = ["dataset", "model", "model_settings.latent_dim", "likelihood"]
+    keys = ["dataset", "model", "model_settings.latent_dim", "likelihood", "folder"]
     columns = {"negative_elbo": ("−ELBO (nats)", 2), "mean_squared_error": ("MSE", 4),
                "explained_variance": ("explained variance", 3), "active": ("active (%)", 1),
                "used_dimensions": ("dimensions in use", 1), "minutes": ("minutes per run", 1)}
@@ -170,18 +208,17 @@ def results_table(suite: Suite) -> str:
              "|:--|:--|--:|:--|--:|" + "--:|" * len(columns)]
     for key, row in means.iterrows():
         cells = ["—" if pd.isna(row[name]) else f"{row[name]:.{digits}f}" for name, (_, digits) in columns.items()]
-        lines.append("| " + " | ".join(map(str, [*key, seeds[key], *cells])) + " |")
+        lines.append("| " + " | ".join(map(str, [*key[:-1], seeds[key], *cells])) + " |")
     return "\n".join(lines)
 
 
 def _add_extra_chapters(staged: Path, figures: list[Path]) -> None:
     """Write ``_more.qmd``: embeds of every labelled cell of the notebooks that no chapter shows."""
-    text = "\n".join(path.read_text() for path in staged.glob("*.qmd"))
-    lines = []
+    lines, shown = [], _embedded_names(staged)
     for path in figures:
-        if path.name in text:
+        if path.name in shown:
             continue
-        notebook = nbformat.read(path, as_version=4)
+        notebook = _read_drawn(path)
         title = path.stem.replace("-", ": ", 1).replace("_", " ")
         lines.append(f"### {title[0].upper()}{title[1:]}\n")
         lines += [f"{{{{< embed {path.name}#{label} echo=true >}}}}\n"
@@ -208,6 +245,10 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
         if not plain:
             print("Quarto 1.7 or later is not installed: building the plain preview of the same sources.")
         preview.render(staged)
+    for page in (staged / "_site").glob("*.html"):  # Quarto links to cells of tables by an anchor that it does not set
+        text = page.read_text()
+        if "#cell-tbl-" in text:
+            page.write_text(text.replace("#cell-tbl-", "#tbl-"))
     site = suite.root / "_site"
     replace(staged / "_site", site)
     return site / "index.html"
@@ -241,10 +282,11 @@ def publish(suite: Suite, *, remote: str = "origin") -> None:
     The site is one commit on top of what is published; the working tree and the current branch stay as they are.
 
     Raises:
-        SiteError: no such remote, or the push is refused.
+        SiteError: no such remote, no author's name in git's settings, or the push is refused.
     """
-    render(suite)
     url = _git(suite.root, "remote", "get-url", remote).strip()
+    author = [option for key in ("user.name", "user.email") for option in ("-c", f"{key}={_author(suite.root, key)}")]
+    render(suite)
     if "://" not in url and not url.startswith("/") and "@" not in url:
         url = str((suite.root / url).resolve())
     with tempfile.TemporaryDirectory() as folder:
@@ -265,11 +307,16 @@ def publish(suite: Suite, *, remote: str = "origin") -> None:
             print(f"{BRANCH} of {remote} is up to date")
             return
         commit = _git(suite.root, "rev-parse", "--short", "HEAD").strip()
-        author = [option for key in ("user.name", "user.email")
-                  for option in ("-c", f"{key}={_git(suite.root, 'config', key).strip()}")]
         _git(clone, *author, "commit", "--quiet", "-m", f"Publish suite {suite.name} from {commit}")
         _git(clone, "push", "--quiet", "origin", BRANCH)
     print(f"published suite {suite.name} to {BRANCH} of {remote}")
+
+
+def _author(folder: Path, key: str) -> str:
+    value = _git(folder, "config", "--default", "", key).strip()
+    if not value:
+        raise SiteError(f"git has no {key}, which a commit needs: git config --global {key} …")
+    return value
 
 
 def _git(folder: Path, *arguments: str) -> str:

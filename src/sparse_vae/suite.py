@@ -12,8 +12,10 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
+import string
 import sys
 import tempfile
 import threading
@@ -28,14 +30,15 @@ from typing import NamedTuple
 import nbformat
 import papermill
 import yaml
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 from traitlets.config import Config
 
 from sparse_vae.checks import SettingError, unknown_name
-from sparse_vae.files import atomic_path, replace
+from sparse_vae.files import atomic_path, exclusive_folder, replace
 from sparse_vae.notebook import KEY, annotate
-from sparse_vae.runs import RunConfig, configure, is_finished
+from sparse_vae.runs import RunConfig, configure, is_finished, is_outdated
 
 SUITE_KEYS = ("title", "first", "second", "defaults", "runs", "figures")
 FIGURE_KEYS = ("notebook", "name", "runs")
@@ -139,8 +142,20 @@ def parse_value(text: object) -> object:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that a mapping has twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise SettingError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def suite_names(root: Path) -> list[str]:
@@ -155,11 +170,13 @@ def load_suite(name: str, root: Path | None = None) -> Suite:
         SettingError: no such suite, or something in it that cannot be used; names the file and the entry.
     """
     root = root or project_root()
+    if not re.fullmatch(r"[\w-]+", name):
+        raise SettingError(f"a suite's name has letters, digits, - and _ alone, and no .yml; got {name!r}")
     path = root / "experiments" / f"{name}.yml"
     if not path.is_file():
         raise unknown_name("suite", name, suite_names(root))
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
         return _check_suite(name, root, content)
     except (SettingError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(f"{path.relative_to(root)}: {error}") from error
@@ -247,12 +264,20 @@ def expand_run(entry: dict) -> Iterator[SuiteRun]:
         yield SuiteRun(f"{dataset}/{folder}/seed{config.training.seed}", config, parameters)
 
 
+class _WholeNames(string.Formatter):
+    """Takes what stands in braces for one name, the dots in it included."""
+
+    def get_field(self, name: str, positional: tuple, named: dict[str, object]) -> tuple[object, str]:
+        return named[name], name
+
+
 def _fill_in(variant: str, settings: dict[str, object]) -> str:
     try:
-        filled = variant.format(**settings)
-    except (LookupError, ValueError, AttributeError) as error:
-        raise SettingError(f"variant {variant!r} must have only names of the run's settings in braces; they are "
-                           f"{', '.join(settings) or 'none'}") from error
+        filled = _WholeNames().vformat(variant, (), settings)
+    except (LookupError, ValueError, TypeError) as error:
+        known = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise SettingError(f"variant {variant!r} must have only names of the run's settings in braces, with formats "
+                           f"that fit their values; they are {known or 'none'}") from error
     return _file_name_part("variant", filled)
 
 
@@ -277,6 +302,10 @@ def _read_figure(entry: dict, run_names: list[str], root: Path) -> SuiteFigure:
         if not runs:
             raise SettingError(f"runs must leave at least one run; got {', '.join(map(str, patterns))}")
     known = _template_parameters(root / "notebooks" / f"{entry['notebook']}.ipynb")
+    if runs is not None and "runs" not in known:
+        raise SettingError(f"notebook {entry['notebook']} draws no runs; take out runs: …")
+    if "data_root" in entry:
+        raise SettingError("data_root is the project's data folder for every figure; take it out")
     for key in entry:
         if key not in FIGURE_KEYS and key not in known:
             raise unknown_name(f"parameter of notebook {entry['notebook']}", key, known)
@@ -284,11 +313,27 @@ def _read_figure(entry: dict, run_names: list[str], root: Path) -> SuiteFigure:
     return SuiteFigure(entry["notebook"], _file_name_part("name", entry["name"]), runs, parameters)
 
 
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook; a file that is none is a :class:`SettingError` that names it."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (ValueError, TypeError, LookupError, AttributeError, nbformat.ValidationError) as error:
+        raise SettingError(f"{path} is damaged or not a notebook: {str(error).partition(chr(10))[0]}") from error
+    return notebook
+
+
 def _template_parameters(template: Path) -> list[str]:
     """Names that a notebook's parameters cell assigns."""
-    cells = nbformat.read(template, as_version=4).cells
-    cell = next(cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    return [node.targets[0].id for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    cell = next((cell for cell in read_notebook(template).cells if "parameters" in cell.metadata.get("tags", [])), None)
+    if cell is None:
+        raise SettingError(f"notebook {template.stem} has no cell with the tag parameters")
+    try:
+        assigned = [node.targets for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+        return [target.id for targets in assigned for target in targets]
+    except (SyntaxError, AttributeError) as error:
+        raise SettingError(f"the parameters cell of notebook {template.stem} must be plain Python, one name = value "
+                           f"for each: {error}") from error
 
 
 def execute_notebook(template: Path, target: Path, parameters: dict[str, object], root: Path, *,
@@ -309,13 +354,21 @@ def execute_notebook(template: Path, target: Path, parameters: dict[str, object]
 def execute_run(run: SuiteRun, folder: Path, root: Path, *, show_progress: bool = False) -> None:
     """Train one run into ``folder``, resuming where an interrupted one left off.
 
-    Work in progress lies in a hidden folder beside it, which goes when the run is whole.
+    Work in progress lies in a hidden folder beside it, which goes when the run is whole. Where another process trains
+    the run already, wait for it.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    marker = partial / "config.json"
-    if partial.exists() and not (marker.exists() and json.loads(marker.read_text()) == asdict(run.config)):
+    with exclusive_folder(partial):
+        if not is_finished(folder, run.config, root):
+            _execute_alone(run, folder, partial, root, show_progress)
         shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
+
+
+def _execute_alone(run: SuiteRun, folder: Path, partial: Path, root: Path, show_progress: bool) -> None:
+    marker = partial / "config.json"
+    if not _can_resume(marker, run.config, root):
+        for path in partial.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(marker) as temporary:
         temporary.write_text(json.dumps(asdict(run.config)))
     notebook = partial / "train.ipynb"
@@ -325,7 +378,14 @@ def execute_run(run: SuiteRun, folder: Path, root: Path, *, show_progress: bool 
     executed = annotate(nbformat.read(notebook, as_version=4), run.name.replace("/", "-"))
     nbformat.write(executed, partial / "run" / "train.ipynb")
     replace(partial / "run", folder)
-    shutil.rmtree(partial)
+
+
+def _can_resume(marker: Path, config: RunConfig, root: Path) -> bool:
+    """Whether work in progress is of this configuration and of the present data."""
+    try:
+        return json.loads(marker.read_text()) == asdict(config) and not is_outdated(marker, config, root)
+    except (OSError, ValueError):
+        return False
 
 
 def execute_figure(figure: SuiteFigure, suite: Suite) -> None:
@@ -361,9 +421,9 @@ def _fingerprint(figure: SuiteFigure, suite: Suite) -> str:
 def is_drawn(figure: SuiteFigure, suite: Suite) -> bool:
     """Whether a figure's notebook is there, made of the present template, parameters and runs."""
     try:
-        notebook = nbformat.read(suite.folder / "figures" / figure.file_name, as_version=4)
+        notebook = read_notebook(suite.folder / "figures" / figure.file_name)
         return notebook.metadata.get(KEY, {}).get("fingerprint") == _fingerprint(figure, suite)
-    except (OSError, ValueError, nbformat.ValidationError):
+    except (OSError, SettingError):
         return False
 
 
@@ -486,7 +546,7 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
         One outcome for each run, in the suite's order.
     """
     check_writable(suite.folder)
-    finished = {run.name for run in suite.runs if is_finished(suite.folder / run.name, run.config)}
+    finished = {run.name for run in suite.runs if is_finished(suite.folder / run.name, run.config, suite.root)}
     # The first seed of everything comes first, so that a suite that is stopped half-way can be looked at.
     tasks = [(run.name, _train_one, (run, suite.folder / run.name, suite.root))
              for run in sorted(suite.runs, key=lambda run: run.config.training.seed) if run.name not in finished]
@@ -503,7 +563,7 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     to_draw = [figure for figure in suite.figures if not is_drawn(figure, suite)]
     needed = {run for figure in to_draw for run in figure.runs or []}
     missing = [run.name for run in suite.runs
-               if run.name in needed and not is_finished(suite.folder / run.name, run.config)]
+               if run.name in needed and not is_finished(suite.folder / run.name, run.config, suite.root)]
     if missing:
         raise SettingError(f"{len(missing)} runs that the figures need are not finished, the first is {missing[0]}; "
                            f"train them first: make train SUITE={suite.name}")
