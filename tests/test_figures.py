@@ -194,8 +194,14 @@ def test_class_heatmaps(n_models, columns):
     assert [text.get_text() for text in top.get_yticklabels()] == list("abcd")
     assert [bar.get_height() for bar in bottom.patches] == pytest.approx(rates["model 0"].tolist())
     assert bottom.get_title() == "active: not zero"
-    low, high = figure.axes[0].images[0].get_clim()
-    assert low == -high < 0
+    assert top.images[0].get_clim() == (0, 1)
+
+
+def test_class_heatmaps_of_signed_means_are_symmetric_about_0():
+    means = {"model": -np.arange(24.0).reshape(4, 6)}
+    figure = figures.class_heatmaps(means, {"model": np.ones(6)}, list("abcd"), value_label="mean code",
+                                    rate_labels={"model": "not zero"})
+    assert figure.axes[0].images[0].get_clim() == (-23, 23)
 
 
 @pytest.mark.parametrize("n_panels", [1, 3])

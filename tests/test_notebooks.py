@@ -392,10 +392,10 @@ def test_the_comparison_averages_over_seeds_by_hand(tmp_path, run_cells):
 
 def test_the_activations_say_what_they_show(tmp_path, run_cells):
     figure = run_cells("activations", runs=write_runs(tmp_path, "digits"))["fig-activations"]
-    assert "mean code of each class" in figure["fig-cap"]
+    assert "mean code for each class" in figure["fig-cap"]
     assert "share of the observations" in figure["fig-cap"]
     sources = run_cells("activations", runs=write_runs(tmp_path, "sinusoids"))["fig-activations"]
-    assert "mean code of each source that is present" in sources["fig-cap"]
+    assert "mean code for each source present" in sources["fig-cap"]
 
 
 @pytest.mark.parametrize("dataset", ["digits", "sinusoids"])
