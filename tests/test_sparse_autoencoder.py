@@ -125,6 +125,14 @@ def test_the_auxiliary_term_by_hand():
     assert {row for row in range(UNITS) if alive[row].any()} <= used
 
 
+def test_dead_units_before_a_network_are_asked_where_the_code_is():
+    model, x = make("topk", k=2, auxiliary_weight=0.5, dead_after=100), observations()
+    model.unused_for[[1, 4]] = 100
+    dead = torch.where(model.unused_for > 0, model.encoder(x), 0)
+    expected = 0.5 * model.nll(x, model.decode(model.code(x) + dead)).mean()
+    assert model.loss(x).auxiliary.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_units_are_counted_as_unused_in_training_alone():
     model, x = make("topk", k=2), observations()
     used = (model.code(x) > 0).any(0)

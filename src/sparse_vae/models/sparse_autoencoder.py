@@ -18,8 +18,9 @@ Var(hⱼ) / (2nρ(1 − ρ)) nats for being uneven, 1/(2n) if it is either on or
 
 **Dead units.** A unit that is never among the k largest has no gradient and stays dead. TopK's and BatchTopK's last
 term (AuxK of Gao et al.) lets the units that were not active for long explain what the others leave: e is the decoder's
-output for h, held fixed, plus what the largest dead units alone add. They act there without the ReLU: a unit that fell
-below 0 would have no gradient otherwise, and few came back.
+output for h, held fixed, plus what the largest dead units add to it. They act there without the ReLU: a unit that fell
+below 0 would have no gradient otherwise, and few came back. What they add to a network's output depends on where h is;
+asked for it at h = 0, they learn what is of no use at h, and half of 1,024 units stay dead.
 
 **Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over
 recent training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel
@@ -229,7 +230,9 @@ class TopK(SparseAutoencoder):
         if dead.any():
             strongest = torch.zeros_like(code)
             strongest[:, dead] = _largest(outputs_of_encoder[:, dead], min(self.auxiliary_k, int(dead.sum())))
-            added = self.decode(strongest) - self.decode(torch.zeros_like(strongest[:1]))
+            # Of a linear decoder they add the same anywhere, and at 0 it costs less.
+            at = torch.zeros_like(code[:1]) if self.decoder_kind == "linear" else code.detach()
+            added = self.decode(at + strongest) - self.decode(at)
             auxiliary = self.auxiliary_weight * self.nll(x, outputs.detach() + added).mean()
         if self.training:
             used = (code.detach() > 0).any(0)
