@@ -20,7 +20,7 @@ Var(hⱼ) / (2nρ(1 − ρ)) nats for being uneven, 1/(2n) if it is either on or
 term (AuxK of Gao et al.) lets the units that were not active for long explain what the others leave: e is the decoder's
 output for h, held fixed, plus what the largest dead units add to it. They act there without the ReLU: a unit that fell
 below 0 would have no gradient otherwise, and few came back. What they add to a network's output depends on where h is;
-asked for it at h = 0, they learn what is of no use at h, and half of 1,024 units stay dead.
+asked for it at h = 0, they learn what is of no use at h, and stay dead.
 
 **Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over
 recent training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel
