@@ -7,8 +7,10 @@ an epoch's end goes on exactly as if it had never stopped.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -147,6 +149,18 @@ def _check_unit_interval(dataset: Dataset) -> None:
         raise SettingError(f"likelihood 'bernoulli' needs values in [0, 1]; {dataset.name} has {low:g} … {high:g}")
 
 
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what a step has freed for the next one, as far as pieces of up to 32 MiB go. By default
+    glibc hands them back to the system after every step and gets them anew, page by page: a tenth of a step's time and
+    more on a virtual machine. Holds for the process; does nothing where the C library is another one."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "gnu_get_libc_version"):
+            trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
+            library.mallopt(trim_threshold, 2**30)
+            library.mallopt(mmap_threshold, 2**25)
+
+
 def make_optimizer(model: LatentVariableModel, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam, in its fused form: one call for all parameters."""
     return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
@@ -211,6 +225,7 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
     settings = settings or TrainingSettings()
     if model.likelihood == "bernoulli":
         _check_unit_interval(dataset)
+    _keep_freed_memory()
     device = resolve_device(settings.device)
     model.to(device)
     if settings.channels_last:
