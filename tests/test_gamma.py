@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from scipy.special import digamma, gammaincinv, gammaln, polygamma
@@ -14,7 +15,8 @@ from torch.autograd import grad
 from torch.distributions import kl_divergence
 
 from sparse_vae.distributions import Gamma, gamma_log_sample_grad
-from sparse_vae.distributions.gamma import BLOCK, SAMPLED
+from sparse_vae.distributions.gamma import BLOCK
+from sparse_vae.distributions.gamma_kernels import _logarithm, standard_gamma
 
 SMALL_AND_LARGE = [1e-6, 1e-3, 0.02, 0.3, 0.9, 1.0, 2.5, 11.9, 12.1, 100.0]
 QUANTILES = [1e-10, 1e-4, 0.03, 0.2, 0.45, 0.55, 0.8, 0.97, 1 - 1e-4, 1 - 1e-10]
@@ -94,9 +96,20 @@ def test_the_gradient_at_z_equal_to_k(k):
         float(reference_gradient(k, log_z.item())), rel=1e-12)
 
 
+def test_the_gradient_of_what_is_no_number_is_none():
+    found = gamma_log_sample_grad(tensor(math.nan, math.inf, 0.0, -1.0, 0.5, 0.5, 2.0),
+                                  tensor(0, 0, 0, 0, math.nan, -math.inf, 1))
+    assert found.isfinite().tolist() == [False] * 6 + [True]
+
+
+def test_logarithms_of_many_at_a_time():
+    x = [1e-3, 0.7, 1.0, 2**0.5, math.nextafter(2**0.5, 2), 2.0, 11.3, 1e8, 1e300]
+    assert [_logarithm(value) for value in x] == pytest.approx([math.log(value) for value in x], rel=2e-15, abs=1e-16)
+
+
 def test_the_gradient_broadcasts_and_does_not_depend_on_what_else_is_there():
     k = torch.logspace(-4, 3, 50, dtype=torch.float64).unsqueeze(1)
-    log_z = torch.linspace(-9, 7, BLOCK // 25, dtype=torch.float64)  # two blocks and a bit
+    log_z = torch.linspace(-9, 7, BLOCK // 10, dtype=torch.float64)  # five blocks
     together = gamma_log_sample_grad(k, log_z)
     assert together.shape == (50, len(log_z))
     alone = torch.stack([gamma_log_sample_grad(row, log_z[::500]) for row in k])
@@ -153,6 +166,13 @@ def test_the_gradient_with_respect_to_the_rate_by_hand():
     assert grad(z, rate)[0].item() == pytest.approx(-z.item() / 2)
 
 
+@pytest.mark.parametrize("k", [1.0, 1.0001, 1.7, 40.0])
+def test_samples_are_those_of_numpy(k):
+    shapes, found = np.full(5000, k), np.empty(5000)
+    standard_gamma(np.random.Generator(np.random.SFC64(7)), shapes, found)
+    assert np.allclose(found, np.random.Generator(np.random.SFC64(7)).standard_gamma(shapes), rtol=1e-12)
+
+
 def test_a_generator_and_the_global_seed_repeat_samples():
     distribution = Gamma(tensor(0.2, 3), tensor(1, 1))
     assert torch.equal(distribution.rsample((9,), generator=seeded(3)), distribution.rsample((9,), generator=seeded(3)))
@@ -163,16 +183,21 @@ def test_a_generator_and_the_global_seed_repeat_samples():
     assert not torch.equal(first, distribution.sample((9,)))
 
 
-def test_the_number_of_threads_does_not_change_the_samples():
-    distribution = Gamma(torch.linspace(0.1, 3, 2 * SAMPLED + 7), tensor(1.0))
-    samples = []
+def test_the_number_of_threads_does_not_change_samples_or_gradients():
+    concentration = torch.linspace(0.1, 3, 2 * BLOCK + 7).requires_grad_()
+    distribution = Gamma(concentration, torch.ones(1))
+    samples, gradients = [], []
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        samples.append(distribution.rsample_log(generator=seeded()))
+        sample = distribution.rsample_log(generator=seeded())
+        samples.append(sample.detach())
+        gradients.append(grad(sample.sum(), concentration)[0])
     torch.set_num_threads(before)
     assert torch.equal(*samples)
-    assert kstest(distribution.cdf(samples[0].exp()).numpy(), "uniform").pvalue > 1e-3
+    assert torch.equal(*gradients)
+    assert torch.allclose(gradients[0], gamma_log_sample_grad(concentration, samples[0]), rtol=1e-5)
+    assert kstest(distribution.cdf(samples[0].exp()).detach().numpy(), "uniform").pvalue > 1e-3
 
 
 # --- densities, quantiles, divergences

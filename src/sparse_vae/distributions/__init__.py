@@ -1,4 +1,4 @@
-"""Distributions of the models: samples, log-probabilities and closed-form divergences, pure torch."""
+"""Distributions of the models: samples, log-probabilities and closed-form divergences."""
 
 from sparse_vae.distributions.gamma import Gamma, gamma_log_sample_grad
 from sparse_vae.distributions.likelihood import bernoulli_nll, gaussian_nll

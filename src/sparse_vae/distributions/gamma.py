@@ -5,45 +5,16 @@ k = 10⁻³ is about 10⁻³⁰¹. Its logarithm is an ordinary number, so that 
 
     ln z = ln G + ln(U) / k,   G ~ Gamma(k + 1, 1) (Marsaglia & Tsang 2000),   U ~ Uniform(0, 1).
 
-**The gradient.** By implicit reparameterization (Figurnov, Mohamed & Mnih 2018) a sample moves with k such that its
-quantile u = P(k, z), the regularised lower incomplete gamma function, stays:
-
-    g(k, z) := ∂ ln z/∂k |_u = −(∂P(k, z)/∂k) / (z p(z)),   z p(z) = zᵏ e⁻ᶻ / Γ(k).
-
-Three expressions of it, each where it neither cancels nor converges slowly.
-
-*Lower region*, z ≤ k, and z ≤ 4 for a smaller k. From P = zᵏ e⁻ᶻ Σ zⁿ / Γ(k + 1 + n), term by term,
-
-    g = (1/k) Σₙ zⁿ / (k+1)ₙ · (ψ(k + 1 + n) − ln z),
-
-where every term is positive up to z ≈ k + ½, and little cancels up to 4; as z → 0 it is (ψ(k + 1) − ln z)/k. It is
-summed from its end by Horner's rule, ψ falling by 1/(k + n) from step to step.
-
-*Upper region*, above that. With Γ(k, z) = zᵏ e⁻ᶻ W, the complement Q = 1 − P is W z p(z), hence
-
-    g = W (ln z − ψ(k)) + ∂W/∂k,   1/W = z + 1 − k − 1(1 − k)/(z + 3 − k − 2(2 − k)/(z + 5 − k − …)),
-
-Legendre's continued fraction (DLMF 8.9.2), evaluated from its end with its k-derivative carried along.
-
-*Large k, z of its order.* Temme's uniform expansion (1979; DLMF 8.12), with L = ln(z/k), μ = eᴸ − 1, ½η² = μ − L:
-
-    Q = ½ erfc(η √(k/2)) + exp(−½kη²)/√(2πk) · S,   S = Σᵢ k⁻ⁱ Cᵢ(η).
-
-Differentiated, the exponentials cancel against z p(z) = √(k/2π) exp(−½kη²) / Γ*(k):
-
-    g = (Γ*(k)/k) [ μ/η − η/2 + (L − 1/(2k)) S − (1/k) Σᵢ i k⁻ⁱ Cᵢ − (μ/(kη)) Σᵢ k⁻ⁱ Cᵢ′(η) ].
-
-All of it is float64, whatever the tensors are; relative errors stay below 10⁻¹² for k from 10⁻⁵ to 10⁴.
+Its derivative with respect to k is derived in :mod:`sparse_vae.distributions.gamma_kernels`. Both are computed on the
+CPU, in double precision, which not every device has; tensors of another device travel there and back.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from fractions import Fraction
-from functools import cache, wraps
+from functools import wraps
 from typing import ClassVar
 
 import numpy as np
@@ -54,16 +25,10 @@ from torch.distributions.utils import broadcast_all
 
 from sparse_vae.distributions.constraints import positive_and_finite
 
-BLOCK = 1 << 17
-"""Elements worked on at a time: the intermediate results of a block stay in the processor's cache."""
-SAMPLED = 1 << 15
-"""Elements sampled at a time: few enough for torch to work on them without threads of its own."""
+BLOCK = 1 << 15
+"""Elements worked on at a time, in one thread: few enough for torch to use no threads of its own."""
 TOLERANCES = {torch.float32: 1e-9, torch.float64: 1e-15}
 """Where series may be cut off, relative to their value, for a gradient of this dtype."""
-TEMME_FROM, TEMME_WIDTH = 12.0, 1.1
-"""Temme's expansion is used from this k on, for |ln(z/k)| below the width."""
-LOWEST_TAIL = 4.0
-"""The upper region starts at z = k, but not below this."""
 
 
 def _left_to_python(function: Callable) -> Callable:
@@ -155,13 +120,12 @@ def _gamma_kl(p: Gamma, q: Gamma) -> Tensor:
 
 
 class _StandardSample(torch.autograd.Function):
-    """(k, in logs?, generator) → (a sample of z or of ln z at rate 1, ln z in float64)."""
+    """(k, in logs?, generator) → (a sample of z or of ln z at rate 1, ln z in float64 on the CPU)."""
 
     @staticmethod
     def forward(concentration: Tensor, in_logs: bool, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        log_sample = _log_standard_gamma(concentration, generator)
-        sample = log_sample.clone() if in_logs else log_sample.exp()
-        return sample.to(concentration.dtype), log_sample
+        sample, log_sample = _standard_gamma(concentration, in_logs, generator)
+        return sample.to(concentration.device), log_sample
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -188,13 +152,17 @@ class _SampleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(concentration: Tensor, log_sample: Tensor, factor: Tensor) -> Tensor:
-        if factor.count_nonzero() == factor.numel():
-            return _log_sample_gradient(concentration, log_sample, concentration.dtype)
-        rows = factor.reshape(-1).nonzero().squeeze(1)
-        own = (part.reshape(-1).index_select(0, rows) for part in (concentration, log_sample))
-        gradient = torch.zeros(concentration.shape, dtype=concentration.dtype, device=concentration.device)
-        gradient.view(-1).scatter_(0, rows, _log_sample_gradient(*own, concentration.dtype))
-        return gradient
+        gradient = torch.empty(concentration.shape, dtype=concentration.dtype)
+        k, log_sample, factor = (part.reshape(-1).cpu() for part in (concentration, log_sample, factor))
+        if factor.count_nonzero() == len(k):
+            _write_gradient(k, log_sample, gradient.view(-1))
+        else:
+            rows = factor.nonzero().squeeze(1)
+            own_gradient = torch.empty(len(rows), dtype=concentration.dtype)
+            # These two are six times as fast as indexing.
+            _write_gradient(k.index_select(0, rows), log_sample.index_select(0, rows), own_gradient)
+            gradient.zero_().view(-1).scatter_(0, rows, own_gradient)
+        return gradient.to(concentration.device)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -211,45 +179,49 @@ class _SampleGradient(torch.autograd.Function):
         return _SampleGradient.apply(*first), 0
 
 
-@_left_to_python
-def _log_standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Samples of ln z, z ~ Gamma(k, 1), float64."""
-    k = concentration.detach().reshape(-1)
-    log_sample = _log_samples_of_numpy(k, generator) if k.is_cpu else _log_samples(
-        k, lambda shape: torch._standard_gamma(shape, generator),
-        lambda n: torch.empty(n, dtype=torch.float64, device=k.device).exponential_(generator=generator))
-    return log_sample.view(concentration.shape)
-
-
-def _log_samples_of_numpy(k: Tensor, generator: torch.Generator | None) -> Tensor:
-    """On a CPU NumPy takes half of torch's time, and it can use torch's threads, a block on each. A block has a seed
-    of its own from the generator, so that the number of threads does not change the samples."""
-    log_sample = torch.empty(len(k), dtype=torch.float64)
-
-    def fill(start: int, seed: int) -> None:
-        rows, source = slice(start, start + SAMPLED), np.random.Generator(np.random.SFC64(seed))
-        log_sample[rows] = _log_samples(k[rows], lambda shape: torch.from_numpy(source.standard_gamma(shape.numpy())),
-                                        lambda n: torch.from_numpy(source.standard_exponential(n)))
-
-    starts = range(0, len(k), SAMPLED)
-    seeds = torch.randint(2**63 - 1, (len(starts),), generator=generator).tolist()
-    n_threads = min(torch.get_num_threads(), len(starts))
+def _in_blocks(function: Callable[[slice, int], None], size: int) -> None:
+    """``function(rows, number)`` of each block, on as many threads as torch uses."""
+    numbers = range(-(-size // BLOCK))
+    n_threads = min(torch.get_num_threads(), len(numbers))
     with ThreadPoolExecutor(n_threads) if n_threads > 1 else nullcontext() as threads:
-        list((threads.map if threads else map)(fill, starts, seeds))
-    return log_sample
+        list((threads.map if threads else map)(
+            lambda number: function(slice(number * BLOCK, (number + 1) * BLOCK), number), numbers))
 
 
-def _log_samples(k: Tensor, gammas: Callable[[Tensor], Tensor], exponentials: Callable[[int], Tensor]) -> Tensor:
-    """ln z of a vector of shapes: ln G − E/k with E = −ln U exponential; where all are 1 or more, directly."""
-    k = k.double()
-    if k.min() >= 1:
-        return gammas(k).log_()
-    return gammas(k + 1).log_().sub_(exponentials(len(k)).div_(k))
+@_left_to_python
+def _standard_gamma(concentration: Tensor, in_logs: bool, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Samples of z ~ Gamma(k, 1), or of ln z, and ln z in float64, both on the CPU.
+
+    ln z is ln G − E/k with E = −ln U exponential, or directly ln G where all shapes of a block are 1 or more. A block
+    has a seed of its own, so that the number of threads does not change the samples.
+    """
+    from sparse_vae.distributions import gamma_kernels  # here, since numba takes half a second to import
+
+    sample = torch.empty(concentration.shape, dtype=concentration.dtype)
+    log_sample = torch.empty(concentration.shape, dtype=torch.float64)
+    k, flat, flat_log = concentration.detach().reshape(-1).cpu(), sample.view(-1), log_sample.view(-1)
+    seeds = torch.randint(2**63 - 1, (-(-len(k) // BLOCK),), generator=generator,
+                          device=generator.device if generator else "cpu").tolist()
+
+    def fill(rows: slice, number: int) -> None:
+        source, own, log_z = np.random.Generator(np.random.SFC64(seeds[number])), k[rows].double(), flat_log[rows]
+        is_large = own.min() >= 1
+        gamma_kernels.standard_gamma(source, (own if is_large else own + 1).numpy(), log_z.numpy())
+        log_z.log_()
+        if not is_large:
+            exponential = torch.empty_like(own)
+            gamma_kernels.standard_exponential(source, exponential.numpy())
+            log_z.sub_(exponential.div_(own))
+        flat[rows] = log_z if in_logs else log_z.exp()
+
+    _in_blocks(fill, len(k))
+    return sample, log_sample
 
 
 @_left_to_python
 def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
-    """∂ ln z/∂k of z ~ Gamma(k, 1) at a fixed quantile; always positive. See the module for its derivation.
+    """∂ ln z/∂k of z ~ Gamma(k, 1) at a fixed quantile; always positive. For its derivation see
+    :mod:`sparse_vae.distributions.gamma_kernels`.
 
     Args:
         concentration: k > 0, float32 or float64.
@@ -264,152 +236,23 @@ def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
         TypeError: another dtype.
     """
     _check_dtypes(concentration=concentration, log_sample=log_sample)
-    concentration, log_sample = torch.broadcast_tensors(concentration.detach(), log_sample.detach())
-    return _log_sample_gradient(concentration, log_sample, torch.promote_types(concentration.dtype, log_sample.dtype))
+    k, log_z = torch.broadcast_tensors(concentration.detach(), log_sample.detach())
+    gradient = torch.empty(k.shape, dtype=torch.promote_types(k.dtype, log_z.dtype))
+    _write_gradient(k.reshape(-1).cpu(), log_z.reshape(-1).cpu(), gradient.view(-1))
+    return gradient.to(k.device)
 
 
-def _log_sample_gradient(concentration: Tensor, log_sample: Tensor, dtype: torch.dtype) -> Tensor:
-    """The gradient for tensors of one shape, block by block, as precise as ``dtype`` asks for."""
-    gradient = torch.empty(concentration.shape, dtype=dtype, device=concentration.device)
-    flat, concentration, log_sample = gradient.view(-1), concentration.reshape(-1), log_sample.reshape(-1)
-    tolerance = TOLERANCES[dtype]
-    for start in range(0, len(flat), BLOCK):
-        rows = slice(start, start + BLOCK)
-        flat[rows] = _block_gradient(concentration[rows].double(), log_sample[rows].double(), tolerance)
-    return gradient
+def _write_gradient(k: Tensor, log_sample: Tensor, gradient: Tensor) -> None:
+    """The gradient for vectors on the CPU, as precise as the dtype of ``gradient`` asks for."""
+    from sparse_vae.distributions import gamma_kernels  # here, since numba takes half a second to import
 
+    k, log_sample = k.detach(), log_sample.detach()  # that this is no part of a graph, other threads do not know
 
-def _block_gradient(k: Tensor, log_z: Tensor, tolerance: float) -> Tensor:
-    """The gradient for float64 vectors: each element by the formula of its region."""
-    z = log_z.exp()
-    upper = z > k.clamp(min=LOWEST_TAIL)
-    small = z < 0.1 * (k + 1)
-    regions = [(_lower_series, small), (_lower_series, ~(small | upper)), (_upper_fraction, upper)]
-    if k.max() >= TEMME_FROM:
-        large = (k >= TEMME_FROM) & ((log_z - k.log()).abs() < TEMME_WIDTH)
-        regions = [(formula, mask & ~large) for formula, mask in regions] + [(_uniform_expansion, large)]
-    gradient = torch.full_like(k, math.nan)
-    for formula, mask in regions:
-        rows = mask.nonzero().squeeze(1)
-        if len(rows):
-            # These two are six times as fast as indexing.
-            own = (part.index_select(0, rows) for part in (k, log_z, z))
-            gradient.scatter_(0, rows, formula(*own, tolerance))
-    return gradient
+    def fill(rows: slice, _) -> None:
+        own, log_z = k[rows].double(), log_sample[rows].double()
+        found = torch.empty_like(own)
+        gamma_kernels.log_sample_gradient(own.numpy(), log_z.numpy(), log_z.exp().numpy(), TOLERANCES[gradient.dtype],
+                                          found.numpy())
+        gradient[rows] = found
 
-
-def _lower_series(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
-    """(1/k) Σ zⁿ/(k + 1)ₙ (ψ(k + 1 + n) − ln z) by Horner's rule, ψ falling by 1/(k + n) from step to step."""
-    n = _series_terms(k.min().item(), (z / (k + 1)).max().item(), tolerance)
-    weight = _digamma_of_large(k + (n + 1)).sub_(log_z)
-    total, inverse = weight.clone(), torch.empty_like(k)
-    for i in range(n, 0, -1):
-        torch.add(k, i, out=inverse).reciprocal_()
-        weight.sub_(inverse)
-        total.mul_(z).mul_(inverse).add_(weight)
-    return total.div_(k)
-
-
-def _digamma_of_large(x: Tensor) -> Tensor:
-    """ψ(x) for x ≥ 10 by its asymptotic series."""
-    inverse = x.reciprocal()
-    tail = _polynomial(inverse.square(), [1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12])
-    return x.log().sub_(tail.mul_(inverse).add_(0.5).mul_(inverse))
-
-
-def _series_terms(smallest_k: float, largest_ratio: float, tolerance: float) -> int:
-    """How many terms zⁿ/(k+1)ₙ it takes to fall below the tolerance, for z/(k + 1) up to a ratio; at least 9."""
-    term, n = 1.0, 0
-    while term > tolerance or n < 9:
-        n += 1
-        term *= largest_ratio * (smallest_k + 1) / (smallest_k + n)
-    return n
-
-
-def _upper_fraction(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
-    """W (ln z − ψ(k)) + ∂W/∂k by Legendre's continued fraction 1/W, from its end."""
-    excess = z - k
-    # Found by comparison with a reference of 60 digits: the error falls as exp(−4 √(steps · z)).
-    needed = (math.log(tolerance) / 4) ** 2
-    steps = math.ceil(needed / z.min().item() + min(k.max().item(), TEMME_FROM) / 3) + 3
-    value, derivative = excess + (2 * steps + 1), torch.full_like(k, -1.0)
-    inverse, product = torch.empty_like(k), torch.empty_like(k)
-    for n in range(steps, 0, -1):
-        torch.reciprocal(value, out=inverse)
-        torch.mul(k, -n, out=product).add_(n * n).mul_(inverse)  # n (n − k) / value
-        derivative.mul_(product).add_(n).mul_(inverse).sub_(1)
-        torch.sub(excess, product, out=value).add_(2 * n - 1)
-    survival = value.reciprocal()
-    return survival * (log_z - torch.digamma(k + 1) + 1 / k - derivative * survival)
-
-
-def _uniform_expansion(k: Tensor, log_z: Tensor, z: Tensor, tolerance: float) -> Tensor:
-    """Temme's expansion, differentiated; for k ≥ 12 and |ln z/k| < 1.1."""
-    log_ratio = log_z - k.log()
-    # η/L and μ/η by their series in L, so that they have a value at L = 0.
-    slope_of_eta = _polynomial(log_ratio, [2 / math.factorial(n + 2) for n in range(22)]).sqrt()
-    eta = log_ratio * slope_of_eta
-    mu_by_eta = _polynomial(log_ratio, [1 / math.factorial(n + 1) for n in range(22)]) / slope_of_eta
-    inverse = 1 / k
-    coefficients = _temme_coefficients()
-    smallest, widest = k.min().item(), eta.abs().max().item()
-    orders = next((order for order in range(1, TEMME_ORDERS) if smallest**-order < tolerance / 10), TEMME_ORDERS)
-    correction, weighted, slope = torch.zeros_like(k), torch.zeros_like(k), torch.zeros_like(k)
-    for order in reversed(range(orders)):
-        # Later orders matter less and need fewer terms; a term's slope is the larger part of it.
-        terms = coefficients[order]
-        used = next((n for n in range(len(terms), 1, -1)
-                     if abs(terms[n - 1]) * n * widest ** (n - 2) * smallest**-order > tolerance / 10), 1)
-        value, change = _polynomial_and_slope(eta, terms[:used])
-        weighted = inverse * weighted + order * value
-        correction = inverse * correction + value
-        slope = inverse * slope + change
-    stirling = _polynomial(inverse, _stirling_coefficients())
-    return stirling * inverse * (mu_by_eta - eta / 2 + (log_ratio - inverse / 2) * correction
-                                 - inverse * weighted - inverse * mu_by_eta * slope)
-
-
-def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
-    """Σ cₙ xⁿ by Horner's rule."""
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value.mul_(x).add_(coefficient)
-    return value
-
-
-def _polynomial_and_slope(x: Tensor, coefficients: list[float]) -> tuple[Tensor, Tensor]:
-    """Σ cₙ xⁿ and its derivative."""
-    value, slope = torch.zeros_like(x), torch.zeros_like(x)
-    for coefficient in reversed(coefficients):
-        slope.mul_(x).add_(value)
-        value.mul_(x).add_(coefficient)
-    return value, slope
-
-
-TEMME_ORDERS, TEMME_TERMS = 12, 40
-
-
-@cache
-def _temme_series() -> list[list[Fraction]]:
-    """Taylor coefficients in η of C₀, C₁, …, by the recurrences of DLMF 8.12.10–12."""
-    length = TEMME_TERMS + 2 * TEMME_ORDERS + 2
-    alpha = [Fraction(0), Fraction(1), Fraction(1, 3)]  # μ = Σ αₙ ηⁿ
-    for n in range(3, length + 2):
-        alpha.append((alpha[n - 1] - sum(j * alpha[j] * alpha[n - j + 1] for j in range(2, n))) / (n + 1))
-    first = [Fraction(-1, 3), *((n + 2) * alpha[n + 2] for n in range(1, length))]
-    series = [first]
-    for _ in range(1, TEMME_ORDERS):
-        last = series[-1]
-        series.append([(n + 2) * last[n + 2] - last[1] * first[n] for n in range(len(last) - 2)])
-    return series
-
-
-@cache
-def _temme_coefficients() -> list[list[float]]:
-    return [[float(value) for value in row[:TEMME_TERMS]] for row in _temme_series()]
-
-
-@cache
-def _stirling_coefficients() -> list[float]:
-    """gᵢ of Γ*(k) = Γ(k) (k/2π)^½ (e/k)ᵏ ~ Σ gᵢ k⁻ⁱ: what keeps the Cᵢ finite at η = 0."""
-    return [1.0, *(float((-1) ** order * row[1]) for order, row in enumerate(_temme_series()))]
+    _in_blocks(fill, len(k))
