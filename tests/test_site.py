@@ -241,6 +241,20 @@ def test_results_older_than_the_suite_are_counted(small, monkeypatch):
     assert site._older_than(small) == "1 run is older than the suite: make train graphics SUITE=small"
 
 
+def test_what_readers_download_has_its_html_again(tmp_path):
+    html = nbformat.v4.new_output("display_data", {"text/html": "<p>\n</p>", "text/plain": "p"})
+    cells = [nbformat.v4.new_markdown_cell("# Title\n\ntext"),
+             nbformat.v4.new_code_cell("", outputs=[html], execution_count=1, metadata={})]
+    (tmp_path / "staged").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "some-figure.ipynb")
+    site._copy_notebook(tmp_path / "some-figure.ipynb", tmp_path / "staged")
+    copy = tmp_path / "staged" / "some-figure.ipynb"
+    assert site._outputs(site.read_notebook(copy)) == [
+        {"text/plain": "p", "text/markdown": "```{=html}\n<p>\n</p>\n```"}]
+    site._restore_html(copy)
+    assert site._outputs(site.read_notebook(copy)) == [dict(html.data)]
+
+
 @pytest.fixture
 def staged(tmp_path):
     """A folder with one page to come, ``page.qmd``, and a figure notebook."""

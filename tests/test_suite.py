@@ -374,7 +374,7 @@ def test_work_in_progress_on_data_that_have_changed_starts_anew(project, monkeyp
     assert found == [False, True, False]
 
 
-def test_of_two_that_train_one_run_the_second_waits_and_finds_it_finished(project, monkeypatch):
+def test_of_two_that_train_one_run_the_second_says_that_it_waits_and_finds_it_finished(project, monkeypatch, capsys):
     run, = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}]").runs
     folder, started, may_end = project / "results" / "seed0", [], threading.Event()
 
@@ -401,6 +401,7 @@ def test_of_two_that_train_one_run_the_second_waits_and_finds_it_finished(projec
     assert len(started) == 1
     assert is_finished(folder, run.config)
     assert [path.name for path in folder.parent.iterdir()] == ["seed0"]
+    assert capsys.readouterr().err == f"{run.name}: waiting for another process, which trains it\n"
 
 
 def test_a_failure_of_any_kind_is_an_outcome(project, monkeypatch):

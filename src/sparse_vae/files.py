@@ -6,8 +6,8 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,8 +28,9 @@ def replace(new: Path, path: Path) -> None:
 
 
 @contextmanager
-def exclusive_folder(path: Path) -> Iterator[None]:
-    """Make the folder ``path`` if need be and hold it: another process that asks for it waits until the block ends.
+def exclusive_folder(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Make the folder ``path`` if need be and hold it: another process that asks for it waits until the block ends, and
+    calls ``on_wait`` first.
 
     The block may remove the folder. On a file system that knows no locks for folders nobody waits.
     """
@@ -40,8 +41,13 @@ def exclusive_folder(path: Path) -> Iterator[None]:
         except FileNotFoundError:  # who held it has removed it just now
             continue
         try:
-            with suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:  # no locks here
+                pass
             if _is_at(path, handle):
                 yield
                 return

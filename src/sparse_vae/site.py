@@ -34,6 +34,7 @@ from sparse_vae.suite import Suite, is_drawn, load_suite, read_notebook
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
+RAW_HTML = "```{=html}\n", "\n```"
 EMBEDDED = re.compile(r"\{\{< embed ([^\s#]+\.ipynb)#")
 STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
 
@@ -108,8 +109,6 @@ def stage(suite: Suite) -> Path:
     if missing:
         raise SettingError(f"suite {suite.name!r} lacks {len(missing)} of {len(figures)} figure notebooks, the first "
                            f"is {missing[0]}; make graphics SUITE={suite.name}")
-    if older := _older_than(suite):
-        print(f"warning: {older}", file=sys.stderr)
     staged = suite.root / "build" / f"site-{suite.name}"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(suite.root / "report", staged)
@@ -122,8 +121,11 @@ def stage(suite: Suite) -> Path:
         _copy_notebook(path, staged)
     _copy_study_figures(staged, suite)
     studies = {name for path in staged.glob("*.qmd") for name in STUDY.findall(path.read_text())}
-    variables["studies"] = {name: _suite_facts(load_suite(name, suite.root)) for name in sorted(studies)}
-    variables["studies"][suite.name] = variables["suite"]
+    suites = {name: load_suite(name, suite.root) for name in sorted(studies)} | {suite.name: suite}
+    variables["studies"] = {name: _suite_facts(each) for name, each in suites.items()}
+    for each in suites.values():
+        if older := _older_than(each):
+            print(f"warning: {older}", file=sys.stderr)
     (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
     _runs_table(suite).to_csv(staged / "runs.csv", index=False, float_format="%.6g")
     return staged
@@ -173,10 +175,25 @@ def _copy_notebook(path: Path, staged: Path) -> None:
     if notebook.cells and notebook.cells[0].cell_type == "markdown":
         title, _, text = notebook.cells[0].source.partition("\n")
         notebook.cells[0].source = f"{title} ({path.stem.partition('-')[2]})\n{text}"
-    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
+    for data in _outputs(notebook):
         if "text/html" in data:
-            data["text/markdown"] = f"```{{=html}}\n{data.pop('text/html')}\n```"
+            data["text/markdown"] = RAW_HTML[0] + data.pop("text/html") + RAW_HTML[1]
     nbformat.write(notebook, staged / path.name)
+
+
+def _restore_html(path: Path) -> None:
+    """The inverse for a rendered site's notebook, which readers download and open elsewhere."""
+    if "{=html}" not in path.read_text():
+        return
+    notebook = _read_drawn(path)
+    for data in _outputs(notebook):
+        if data.get("text/markdown", "").startswith(RAW_HTML[0]):
+            data["text/html"] = data.pop("text/markdown").removeprefix(RAW_HTML[0]).removesuffix(RAW_HTML[1])
+    nbformat.write(notebook, path)
+
+
+def _outputs(notebook: NotebookNode) -> list[dict]:
+    return [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 def _read_drawn(path: Path) -> NotebookNode:
@@ -249,6 +266,8 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
         text = page.read_text()
         if "#cell-tbl-" in text:
             page.write_text(text.replace("#cell-tbl-", "#tbl-"))
+    for path in (staged / "_site").glob("*.ipynb"):
+        _restore_html(path)
     site = suite.root / "_site"
     replace(staged / "_site", site)
     return site / "index.html"

@@ -358,7 +358,8 @@ def execute_run(run: SuiteRun, folder: Path, root: Path, *, show_progress: bool 
     the run already, wait for it.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    with exclusive_folder(partial):
+    with exclusive_folder(partial, on_wait=lambda: print(f"{run.name}: waiting for another process, which trains it",
+                                                         file=sys.stderr)):
         if not is_finished(folder, run.config, root):
             _execute_alone(run, folder, partial, root, show_progress)
         shutil.rmtree(partial)
