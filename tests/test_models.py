@@ -127,7 +127,38 @@ def test_the_reference_perceptron_is_784_400_J(name, encoder_outputs):
 
 def test_the_default_backbone_of_images_is_three_convolutions_each_way():
     layers = [type(module).__name__ for module in make("vae", (1, 28, 28)).modules()]
-    assert (layers.count("Conv2d"), layers.count("ConvTranspose2d"), layers.count("Linear")) == (3, 3, 2)
+    assert (layers.count("Conv2d"), layers.count("ConvTranspose2d"), layers.count("Linear")) == (3, 2, 2)
+    assert layers.count("_ImageConvolution") == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("sides", [(28, 28), (9, 14), (1, 2)])
+def test_the_decoders_last_layer_is_torchs_transposed_convolution(channels, sides):
+    torch.manual_seed(0)
+    layer = make("autoencoder", (channels, *sides)).decoder[-1].double()
+    maps = torch.randn(5, layer.in_channels, *((side + 1) // 2 for side in sides), dtype=torch.float64)
+    inputs = (maps.requires_grad_(), layer.weight, layer.bias)
+    expected = torch.nn.functional.conv_transpose2d(*inputs, stride=2, padding=1, output_padding=layer.output_padding)
+    found = layer(maps)
+    assert found.shape == (5, channels, *sides)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    slopes = [torch.autograd.grad(output.square().sum(), inputs, create_graph=True) for output in (found, expected)]
+    for own, theirs in zip(*slopes, strict=True):
+        assert torch.allclose(own, theirs, rtol=1e-10)
+    each = torch.func.vmap(torch.func.grad(lambda one: layer(one[None]).square().sum()))(maps)
+    assert torch.allclose(each, slopes[1][0], rtol=1e-10)
+    second = [torch.autograd.grad(slope[0].square().sum(), layer.weight)[0] for slope in slopes]
+    assert torch.allclose(*second, rtol=1e-10)
+
+
+def test_the_decoders_last_layer_is_float32_under_autocast():
+    layer = make("autoencoder", (1, 28, 28)).decoder[-1]
+    maps = torch.randn(5, layer.in_channels, 14, 14, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image = layer(maps.bfloat16())
+    assert torch.equal(image, layer(maps.bfloat16().float()))
+    image.sum().backward()
+    assert maps.grad.dtype == layer.weight.grad.dtype == torch.float32
 
 
 def same_weights(*models):
