@@ -339,8 +339,8 @@ def _template_parameters(template: Path) -> list[str]:
 def execute_notebook(template: Path, target: Path, parameters: dict[str, object], root: Path, *,
                      show_progress: bool = False) -> None:
     """Execute a notebook with papermill, in the project's folder; its progress bar goes to stderr on demand."""
-    # Dask tells its workers' malloc to hand memory back at once, and a kernel would inherit it: training would spend a
-    # third of its time on page faults.
+    # Dask tells its workers' malloc to hand memory back at once, and a kernel would inherit it: up to a third of its
+    # time would go to page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     # Sockets in a folder of their own: kernels that start at once cannot take each other's ports.
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
