@@ -329,6 +329,8 @@ def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
         quarto.chmod(0o755)
         monkeypatch.setenv("QUARTO", str(quarto))
         assert (site.find_quarto() is not None) == usable
+    monkeypatch.setenv("QUARTO", str(tmp_path / "nothing"))
+    assert site.find_quarto() is None
 
 
 def _git(folder, *arguments):

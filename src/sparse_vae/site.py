@@ -41,7 +41,7 @@ STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
 
 def find_quarto() -> str | None:
     """Path of a Quarto that is recent enough: ``$QUARTO``, or the one on PATH; None where there is none."""
-    quarto = os.environ.get("QUARTO") or shutil.which("quarto")
+    quarto = shutil.which(os.environ.get("QUARTO") or "quarto")
     if not quarto:
         return None
     answer = subprocess.run([quarto, "--version"], capture_output=True, text=True, check=False)
