@@ -262,7 +262,7 @@ def _logarithm(x):
     """ln x of a normal positive number, as vector instructions can take it: ln m + e ln 2 of x = m 2ᵉ with m from √½
     to √2, and ln m = 2 artanh s = Σ 2/(2n + 1) s²ⁿ⁺¹ with s = (m − 1)/(m + 1)."""
     bits = np.float64(x).view(np.int64)
-    # The exponent's bits, of m from 1 to 2; what is added makes those of √2 and more overflow.
+    # The exponent's bits, of m from 1 to 2; what is added makes those of about √2 and more overflow.
     exponent = (bits + (0x95F6400000000 - 0x3FF0000000000000)) >> 52
     mantissa = np.int64(bits - (exponent << 52)).view(np.float64)
     s = (mantissa - 1) / (mantissa + 1)
