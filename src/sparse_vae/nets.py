@@ -49,8 +49,8 @@ class Unflatten(nn.Module):
 class _ImageConvolution(nn.ConvTranspose2d):
     """The decoder's last layer, from maps to an image: 3×3, stride 2, padding 1.
 
-    On a CPU torch's own kernel, made for many output channels, takes about half of the decoder's forward pass for the one
-    channel of a grey image; here the result is the same up to rounding.
+    On a CPU torch's own kernel, made for many output channels, takes about half of the decoder's forward pass for the
+    one channel of a grey image; here the result is the same up to rounding.
     """
 
     def __init__(self, channels: int, image_channels: int, output_padding: tuple[int, int]):
