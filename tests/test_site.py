@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import yaml
 
-from sparse_vae import preview, site
+from sparse_vae import preview, quarto, site
 from sparse_vae.checks import SettingError
 from sparse_vae.suite import draw_suite, load_suite, train_suite
 
@@ -49,7 +49,7 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="session", params=["quarto", "plain"])
 def built(request, project):
     """The folder of the built site: Quarto's where it is installed, and the plain preview."""
-    if request.param == "quarto" and site.find_quarto() is None:
+    if request.param == "quarto" and quarto.find_quarto() is None:
         pytest.skip("Quarto 1.7 or later is not installed: only the plain preview is tested")
     page = site.render(project, plain=request.param == "plain")
     kept = page.parent.with_name(f"_site-{request.param}")
@@ -317,26 +317,53 @@ def test_an_author_without_a_name_does_not_publish(small, monkeypatch):
         site.publish(small)
 
 
+def write_program(path, script):
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_what_quarto_only_warns_of_is_an_error_that_names_the_page(tmp_path):
     for page in ("one", "two"):
         (tmp_path / f"{page}.qmd").touch()
-    quarto = tmp_path / "quarto"
-    quarto.write_text("#!/bin/sh\nprintf '  output-file: one.html\\n  output-file: two.html\\n'\n"
-                      "printf '\\033[39m[WARNING] Citeproc: citation x not found\\n'\n")
-    quarto.chmod(0o755)
+    program = write_program(tmp_path / "quarto", "printf '  output-file: one.html\\n  output-file: two.html\\n'\n"
+                            "printf '\\033[39m[WARNING] Citeproc: citation x not found\\n'")
     with pytest.raises(site.SiteError, match=r"two\.qmd: \[WARNING\] Citeproc: citation x"):
-        site._run_quarto(str(quarto), tmp_path)
+        quarto.render(program, tmp_path, processes=1)
+
+
+def test_pages_are_shared_among_processes_of_quarto(tmp_path):
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    for page, text in {"index": "", "_part": "", "one": "", "large": "{{< embed a-b.ipynb#fig-a >}}"}.items():
+        (staged / f"{page}.qmd").write_text(text)
+    (staged / "a-b.ipynb").write_text(" " * 5_000_000)
+    # Like Quarto: each page, a file that all have, a home page in any case, and an entry of the search for each page.
+    program = write_program(tmp_path / "quarto", """
+        shift; mkdir -p _site/libs; echo redirect > _site/index.html; echo common > _site/libs/style.css
+        while [ "$1" != --no-execute ]; do
+            echo "  output-file: ${1%.qmd}.html"; echo "page $*" > _site/${1%.qmd}.html
+            entries="$entries${entries:+, }\\"$1\\""; shift
+        done
+        echo "[$entries]" > _site/search.json""")
+    quarto.render(program, staged, processes=2)
+    found = {str(path.relative_to(staged / "_site")): path.read_text() for path in (staged / "_site").rglob("*.*")}
+    assert set(found) == {"index.html", "one.html", "large.html", "libs/style.css", "search.json"}
+    assert found["large.html"] == "page large.qmd --no-execute\n"  # as much work as the other two together
+    assert found["index.html"].startswith("page index.qmd")
+    assert sorted(json.loads(found["search.json"])) == ["index.qmd", "large.qmd", "one.qmd"]
+    assert {path.name for path in tmp_path.iterdir()} == {"staged", "quarto"}
+    failing = write_program(tmp_path / "quarto", 'echo "  output-file: ${2%.qmd}.html"; echo no good; exit 1')
+    with pytest.raises(site.SiteError, match=r"index\.qmd:(?s:.*)no good\n(?s:.*)large\.qmd:(?s:.*)no good"):
+        quarto.render(failing, staged, processes=2)
 
 
 def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
-    quarto = tmp_path / "quarto"
     for answer, usable in (("1.6.42", False), ("1.7.0", True), ("", False)):
-        quarto.write_text(f"#!/bin/sh\necho {answer}\n")
-        quarto.chmod(0o755)
-        monkeypatch.setenv("QUARTO", str(quarto))
-        assert (site.find_quarto() is not None) == usable
+        monkeypatch.setenv("QUARTO", write_program(tmp_path / "quarto", f"echo {answer}"))
+        assert (quarto.find_quarto() is not None) == usable
     monkeypatch.setenv("QUARTO", str(tmp_path / "nothing"))
-    assert site.find_quarto() is None
+    assert quarto.find_quarto() is None
 
 
 def _git(folder, *arguments):
@@ -344,7 +371,7 @@ def _git(folder, *arguments):
 
 
 def test_publishing_makes_the_branch_and_then_adds_to_it(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(site, "find_quarto", lambda: None)
+    monkeypatch.setattr(quarto, "find_quarto", lambda: None)
     _git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     root = project.root
     _git(root, "init", "--quiet", "--initial-branch", "main")

@@ -38,6 +38,11 @@ def cell_labels(cell: NotebookNode) -> list[str]:
     return [label for label in [cell_options(cell).get("label")] if cell.cell_type == "code" and label]
 
 
+def embedded_notebooks(text: str) -> set[str]:
+    """File names of the notebooks that a page embeds cells of."""
+    return {target.partition("#")[0] for kind, target, _ in SHORTCODE.findall(text) if kind == "embed"}
+
+
 def render(staged: Path) -> Path:
     """Make ``staged/_site`` of the ``.qmd`` files in ``staged``; returns it.
 

@@ -3,12 +3,12 @@
 Most chapters know no suite. Rendering copies them into ``build/site-<suite>/`` beside the suite's executed figure
 notebooks, and beside ``_variables.yml``, the values that the text states. Chapters on a study show the figures of that
 study's own suite, whichever suite is rendered; its results are published with the project. Quarto renders the
-folder where it is installed; otherwise :mod:`sparse_vae.preview` makes plain pages of the same sources.
+folder where it is installed (:mod:`sparse_vae.quarto`); otherwise :mod:`sparse_vae.preview` makes plain pages of the
+same sources.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -21,9 +21,8 @@ import nbformat
 import pandas as pd
 import yaml
 from nbformat import NotebookNode
-from tqdm import tqdm
 
-from sparse_vae import preview
+from sparse_vae import preview, quarto
 from sparse_vae.checks import SettingError
 from sparse_vae.datasets import describe_datasets
 from sparse_vae.files import replace
@@ -31,22 +30,9 @@ from sparse_vae.preview import SiteError
 from sparse_vae.runs import Run
 from sparse_vae.suite import Suite, is_drawn, load_suite, read_notebook
 
-COLOURS = re.compile(r"\x1b\[[\d;]*m")
-MINIMUM_QUARTO = (1, 7)
 BRANCH = "gh-pages"
 RAW_HTML = "```{=html}\n", "\n```"
-EMBEDDED = re.compile(r"\{\{< embed ([^\s#]+\.ipynb)#")
 STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
-
-
-def find_quarto() -> str | None:
-    """Path of a Quarto that is recent enough: ``$QUARTO``, or the one on PATH; None where there is none."""
-    quarto = shutil.which(os.environ.get("QUARTO") or "quarto")
-    if not quarto:
-        return None
-    answer = subprocess.run([quarto, "--version"], capture_output=True, text=True, check=False)
-    version = tuple(map(int, re.findall(r"\d+", answer.stdout)[:2]))
-    return quarto if answer.returncode == 0 and version >= MINIMUM_QUARTO else None
 
 
 def _finished_runs(suite: Suite) -> list[Run]:
@@ -162,7 +148,7 @@ def _copy_study_figures(staged: Path, suite: Suite) -> None:
 
 
 def _embedded_names(staged: Path) -> set[str]:
-    return {name for path in staged.glob("*.qmd") for name in EMBEDDED.findall(path.read_text())}
+    return set().union(*(preview.embedded_notebooks(path.read_text()) for path in staged.glob("*.qmd")))
 
 
 def _copy_notebook(path: Path, staged: Path) -> None:
@@ -255,9 +241,9 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
         SiteError: Quarto fails; the former site stays.
     """
     staged = stage(suite)
-    quarto = None if plain else find_quarto()
-    if quarto:
-        _run_quarto(quarto, staged)
+    program = None if plain else quarto.find_quarto()
+    if program:
+        quarto.render(program, staged)
     else:
         if not plain:
             print("Quarto 1.7 or later is not installed: building the plain preview of the same sources.")
@@ -271,28 +257,6 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
     site = suite.root / "_site"
     replace(staged / "_site", site)
     return site / "index.html"
-
-
-def _run_quarto(quarto: str, staged: Path) -> None:
-    """Render all pages, named one by one in one call: given the whole project, Quarto hands pandoc a record of every
-    notebook in a single environment variable, and Linux refuses one of 128 KiB, some 35 notebooks."""
-    pages = [path.name for path in sorted(staged.glob("*.qmd")) if not path.name.startswith("_")]
-    page, output, warnings = pages[0], [], []
-    with tqdm(total=len(pages), desc="rendering with Quarto", unit="page") as progress, subprocess.Popen(
-            [quarto, "render", *pages, "--no-execute"], cwd=staged, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True) as process:
-        for line in process.stdout:
-            line = COLOURS.sub("", line)
-            output.append(line)
-            if line.startswith("  output-file: "):  # the first that Quarto says of a page
-                page = Path(line.split()[1]).with_suffix(".qmd").name
-                progress.update()
-            # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
-            if line.startswith(("WARN", "[WARNING]")):
-                warnings.append(f"{page}: {line}")
-    if process.returncode or warnings:
-        found = "".join(warnings) or f"{page}: {''.join(output)[-3000:]}"
-        raise SiteError(f"quarto render failed in {staged}:\n{found}")
 
 
 def publish(suite: Suite, *, remote: str = "origin") -> None:

@@ -30,11 +30,13 @@ from typing import NamedTuple
 import nbformat
 import papermill
 import yaml
+from jupyter_client.provisioning import KernelProvisionerFactory
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 from traitlets.config import Config
 
+from sparse_vae import kernels
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.files import atomic_path, exclusive_folder, replace
 from sparse_vae.notebook import KEY, annotate
@@ -342,6 +344,7 @@ def execute_notebook(template: Path, target: Path, parameters: dict[str, object]
     # Dask tells its workers' malloc to hand memory back at once, and a kernel would inherit it: up to a third of its
     # time would go to page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    KernelProvisionerFactory.instance().default_provisioner_name = kernels.NAME
     # Sockets in a folder of their own: kernels that start at once cannot take each other's ports.
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
         config = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}})

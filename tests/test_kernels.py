@@ -1,0 +1,95 @@
+"""Kernels: fast to start, and each as if it were the first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import nbformat
+import psutil
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from sparse_vae import kernels
+from sparse_vae.suite import execute_notebook
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
+
+
+@pytest.fixture
+def run_code(tmp_path):
+    """Execute code as a notebook; returns what it printed."""
+    def run(code: str) -> str:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        nbformat.write(notebook, tmp_path / "code.ipynb")
+        execute_notebook(tmp_path / "code.ipynb", tmp_path / "executed.ipynb", {}, tmp_path)
+        cell, = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+        return "".join(output.get("text", "") for output in cell.outputs)
+    return run
+
+
+@linux_only
+def test_kernels_are_forked_with_the_libraries_imported(run_code):
+    parents = [int(run_code("import os; print(os.getppid())")) for _ in range(2)]
+    assert parents == [kernels._zygote.pid] * 2
+    assert run_code(f"import sys; print([name for name in {kernels.LIBRARIES} if name not in sys.modules])") == "[]\n"
+
+
+def test_a_kernel_knows_nothing_of_the_one_before(run_code):
+    run_code("import torch, pandas, os\n"
+             "torch.set_default_dtype(torch.float64); torch.rand(1); pandas.left_behind = 1\n"
+             "os.environ['LEFT_BEHIND'] = '1'; os.chdir('/')")
+    answer = run_code("import torch, pandas, os\n"
+                      "print(torch.get_default_dtype(), hasattr(pandas, 'left_behind'), 'LEFT_BEHIND' in os.environ)")
+    assert answer == "torch.float32 False False\n"
+    first, second = (run_code("import torch; print(torch.rand(1).item())") for _ in range(2))
+    assert first == second
+
+
+def test_a_kernel_works_in_its_folder_and_with_the_present_environment(run_code, tmp_path, monkeypatch):
+    for value in ("one", "two"):
+        monkeypatch.setenv("SAID", value)
+        assert run_code("import os; print(os.getcwd(), os.environ['SAID'])") == f"{tmp_path} {value}\n"
+
+
+def test_pictures_of_pyplot_are_shown(run_code, tmp_path):
+    run_code("import matplotlib.pyplot as plt; plt.plot([1, 2]); None")
+    cell, = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+    assert "image/png" in cell.outputs[0].data
+
+
+def test_a_kernel_that_dies_is_an_error_and_the_next_one_lives(run_code):
+    with pytest.raises(Exception, match="Kernel died"):
+        run_code("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
+        run_code("1 / 0")
+    assert run_code("print('alive')") == "alive\n"
+
+
+@linux_only
+def test_kernels_do_without_a_zygote_that_dies_or_cannot_start(run_code, monkeypatch):
+    run_code("")
+    os.kill(kernels._zygote.pid, signal.SIGKILL)
+    kernels._zygote.wait()
+    assert run_code("print(1)") == "1\n"
+    monkeypatch.setattr(kernels, "_zygote", subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                                             text=True))  # answers, but not with a pid
+    assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
+    kernels._zygote.stdin.close()
+
+
+@linux_only
+def test_nothing_stays_behind(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(600)")])
+    nbformat.write(notebook, tmp_path / "sleep.ipynb")
+    code = ("import pathlib, sys; from sparse_vae.suite import execute_notebook; folder = pathlib.Path(sys.argv[1])\n"
+            "execute_notebook(folder / 'sleep.ipynb', folder / 'out.ipynb', {}, folder)")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as owner:
+        descendants = []
+        while not any(process.ppid() != owner.pid for process in descendants):  # until there is a zygote's kernel
+            descendants = psutil.Process(owner.pid).children(recursive=True)
+        owner.kill()
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    assert alive == []
