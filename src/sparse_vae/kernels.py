@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -102,7 +103,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
     for line in sys.stdin:
         if os.fork() == 0:
-            _become_kernel(*json.loads(line))
+            with suppress(BrokenPipeError):  # nobody waits for the answer any more
+                _become_kernel(*json.loads(line))
             break
     os._exit(0)  # without the tidying of libraries, which complain of what is frozen
 
