@@ -33,7 +33,7 @@ def run_code(tmp_path):
 @linux_only
 def test_kernels_are_forked_with_the_libraries_imported(run_code):
     parents = [int(run_code("import os; print(os.getppid())")) for _ in range(2)]
-    assert parents == [kernels._zygote.pid] * 2
+    assert parents == [kernels._zygote.process.pid] * 2
     assert run_code(f"import sys; print([name for name in {kernels.LIBRARIES} if name not in sys.modules])") == "[]\n"
 
 
@@ -71,13 +71,28 @@ def test_a_kernel_that_dies_is_an_error_and_the_next_one_lives(run_code):
 @linux_only
 def test_kernels_do_without_a_zygote_that_dies_or_cannot_start(run_code, monkeypatch):
     run_code("")
-    os.kill(kernels._zygote.pid, signal.SIGKILL)
-    kernels._zygote.wait()
-    assert run_code("print(1)") == "1\n"
-    monkeypatch.setattr(kernels, "_zygote", subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                                             text=True))  # answers, but not with a pid
-    assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
-    kernels._zygote.stdin.close()
+    os.kill(kernels._zygote.process.pid, signal.SIGKILL)
+    kernels._zygote.process.wait()
+    assert run_code("import os; print(os.getppid())") == f"{kernels._zygote.process.pid}\n"
+    answer_no = ["sed", "--unbuffered", "s/.*/no/"]
+    with subprocess.Popen(answer_no, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as unable:
+        monkeypatch.setattr(kernels._zygote, "process", unable)
+        assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
+
+
+@linux_only
+def test_a_kernel_is_watched_and_signalled_through_its_zygote(run_code):
+    run_code("")
+    kernel = kernels._fork(["--no-such-option"], os.getcwd(), dict(os.environ))
+    while kernel.poll() is None:
+        pass
+    assert kernel.poll() == kernel.wait() != 0
+    kernel = kernels._fork(["--quiet"], os.getcwd(), dict(os.environ))
+    kernel.kill()
+    while kernel.poll() is None:
+        pass
+    assert kernel.poll() == -signal.SIGKILL
+    kernel.terminate()  # of what has ended, does nothing
 
 
 @linux_only

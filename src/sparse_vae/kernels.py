@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -45,28 +44,44 @@ class ForkedProvisioner(LocalProvisioner):
         return self.connection_info
 
 
+class _Zygote:
+    """The process that forks, which ends with this one's pipe."""
+
+    def __init__(self):
+        # A session of its own, as kernels have: Ctrl-C is for the command alone.
+        self.process = subprocess.Popen([sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self._one_at_a_time = threading.Lock()
+
+    def ask(self, what: str, *arguments) -> int | None:
+        """Its answer; an OSError or ValueError if there is none."""
+        with self._one_at_a_time:
+            print(json.dumps([what, *arguments]), file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
+
+
 class _ForkedKernel:
-    """A grandchild of this process, with what a provisioner asks of a ``subprocess.Popen``."""
+    """A kernel that a zygote has forked, with what a provisioner asks of a ``subprocess.Popen``."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int):
-        self.pid = pid
-        self._handle = os.pidfd_open(pid)
-        self._end = select.poll()
-        self._end.register(self._handle, select.POLLIN)
+    def __init__(self, zygote: _Zygote, pid: int):
+        self.pid, self._zygote, self._exit_status = pid, zygote, None
 
     def poll(self) -> int | None:
-        """None while the kernel lives, then 1: only a parent learns the exit status."""
-        return 1 if self._end.poll(0) else None
+        """None while the kernel lives, then its exit status; 1 if its zygote is gone, which it does not survive."""
+        if self._exit_status is None:
+            try:
+                self._exit_status = self._zygote.ask("poll", self.pid)
+            except (OSError, ValueError):
+                self._exit_status = 1
+        return self._exit_status
 
-    def wait(self) -> int:
-        self._end.poll()
-        os.close(self._handle)
-        return 1
+    wait = poll  # a provisioner waits for what has ended
 
     def send_signal(self, number: int) -> None:
-        signal.pidfd_send_signal(self._handle, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -75,37 +90,38 @@ class _ForkedKernel:
         self.send_signal(signal.SIGKILL)
 
 
-_zygote: subprocess.Popen | None = None
-_one_at_a_time = threading.Lock()
+_zygote: _Zygote | None = None
 
 
 def _fork(arguments: list[str], folder: str, environment: dict[str, str]) -> _ForkedKernel | None:
     """A kernel from this process's zygote, which is started if need be; None if it does not answer."""
     global _zygote
-    with _one_at_a_time:
-        if _zygote is None or _zygote.poll() is not None:
-            # A session of its own, as kernels have: Ctrl-C is for the command alone. It ends with this process's pipe.
-            _zygote = subprocess.Popen([sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True, start_new_session=True)
-        try:
-            print(json.dumps([arguments, folder, environment]), file=_zygote.stdin, flush=True)
-            return _ForkedKernel(int(_zygote.stdout.readline()))
-        except (OSError, ValueError):
-            return None
+    if _zygote is None or _zygote.process.poll() is not None:
+        _zygote = _Zygote()
+    try:
+        return _ForkedKernel(_zygote, _zygote.ask("fork", arguments, folder, environment))
+    except (OSError, ValueError):
+        return None
 
 
 def main() -> None:
-    """The zygote: fork for each line of stdin, and answer with the kernel's pid."""
+    """The zygote: answer each line of stdin, by forking or by saying whether a kernel has ended."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # kernels set it before they import
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()  # a kernel's garbage collections need not look at, and thereby copy, what it was forked with
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
-    for line in sys.stdin:
-        if os.fork() == 0:
-            with suppress(BrokenPipeError):  # nobody waits for the answer any more
-                _become_kernel(*json.loads(line))
-            break
+    with suppress(BrokenPipeError):  # nobody waits for the answer any more
+        for line in sys.stdin:
+            what, *arguments = json.loads(line)
+            if what == "fork":
+                answer = os.fork()
+                if answer == 0:
+                    _become_kernel(*arguments)
+                    break
+            else:
+                pid, status = os.waitpid(*arguments, os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if pid else None
+            print(json.dumps(answer), flush=True)
     os._exit(0)  # without the tidying of libraries, which complain of what is frozen
 
 
@@ -113,8 +129,6 @@ def _become_kernel(arguments: list[str], folder: str, environment: dict[str, str
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    print(os.getpid(), flush=True)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
