@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import nbformat
@@ -48,36 +50,29 @@ def _listed(values) -> str:
     return ", ".join(map(str, sorted(set(values))))
 
 
-def _suite_facts(suite: Suite) -> dict:
+def _facts(suite: Suite, runs: list[Run]) -> dict:
     """What the text can say of a suite as a whole."""
-    runs = _finished_runs(suite)
     environments = [run.metrics["environment"] for run in runs]
-    return {"name": suite.name, "title": suite.title, "runs": len(runs),
+    return {"name": suite.name, "title": suite.title, **_amount(runs),
             "datasets": _listed(run.config.dataset for run in runs),
             "epochs": _listed(run.config.training.epochs for run in runs),
-            "minutes": f"{sum(run.metrics['training_seconds'] for run in runs) / 60:.0f}",
             **{key: _listed(environment[key] for environment in environments)
                for key in ("device", "precision", "torch", "machine")}}
 
 
-def suite_variables(suite: Suite) -> dict:
-    """What the chapters say of a suite, read from its results.
+def _amount(runs: Iterable[Run]) -> dict:
+    seconds = [run.metrics["training_seconds"] for run in runs]
+    return {"runs": len(seconds), "minutes": f"{sum(seconds) / 60:.0f}"}
 
-    Raises:
-        SettingError: a run has no results yet.
-    """
-    runs = _finished_runs(suite)
 
-    def of_dataset(name: str) -> dict:
-        own = [run for run in runs if run.config.dataset == name]
-        wide = [run for run in own if run.config.model_settings["latent_dim"] > 2] or own
-        return {"name": name, "description": describe_datasets()[name],
-                "epochs": _listed(run.config.training.epochs for run in own),
-                "latents": _listed(run.config.model_settings["latent_dim"] for run in wide),
-                "seeds": len({run.config.training.seed for run in own}),
-                "likelihood": _listed(run.metrics["likelihood"] for run in own)}
-
-    return {"suite": _suite_facts(suite), "first": of_dataset(suite.first), "second": of_dataset(suite.second)}
+def _facts_of_dataset(name: str, runs: list[Run]) -> dict:
+    own = [run for run in runs if run.config.dataset == name]
+    wide = [run for run in own if run.config.model_settings["latent_dim"] > 2] or own
+    return {"name": name, "description": describe_datasets()[name],
+            "epochs": _listed(run.config.training.epochs for run in own),
+            "latents": _listed(run.config.model_settings["latent_dim"] for run in wide),
+            "seeds": len({run.config.training.seed for run in own}),
+            "likelihood": _listed(run.metrics["likelihood"] for run in own)}
 
 
 def stage(suite: Suite) -> Path:
@@ -89,7 +84,13 @@ def stage(suite: Suite) -> Path:
         SettingError: results that the report shows are missing.
         SiteError: a figure notebook is damaged.
     """
-    variables = suite_variables(suite)
+    studies = {name for path in (suite.root / "report").glob("*.qmd") for name in STUDY.findall(path.read_text())}
+    suites = {suite.name: suite} | {name: load_suite(name, suite.root) for name in sorted(studies - {suite.name})}
+    runs = {name: _finished_runs(each) for name, each in suites.items()}
+    facts = {name: _facts(each, runs[name]) for name, each in suites.items()}
+    variables = {"suite": facts[suite.name], "first": _facts_of_dataset(suite.first, runs[suite.name]),
+                 "second": _facts_of_dataset(suite.second, runs[suite.name]), "studies": facts,
+                 "all": _amount(chain.from_iterable(runs.values()))}
     figures = [suite.folder / "figures" / figure.file_name for figure in suite.figures]
     missing = [path.name for path in figures if not path.exists()]
     if missing:
@@ -106,23 +107,21 @@ def stage(suite: Suite) -> Path:
     for path in figures:
         _copy_notebook(path, staged)
     _copy_study_figures(staged, suite)
-    studies = {name for path in staged.glob("*.qmd") for name in STUDY.findall(path.read_text())}
-    suites = {name: load_suite(name, suite.root) for name in sorted(studies)} | {suite.name: suite}
-    variables["studies"] = {name: _suite_facts(each) for name, each in suites.items()}
-    for each in suites.values():
-        if older := _older_than(each):
+    for name, each in suites.items():
+        if older := _older_than(each, runs[name]):
             print(f"warning: {older}", file=sys.stderr)
     (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
-    _runs_table(suite).to_csv(staged / "runs.csv", index=False, float_format="%.6g")
+    table = pd.concat([_runs_table(each, runs[name]).assign(suite=name) for name, each in suites.items()])
+    table.set_index(["suite", "run"]).to_csv(staged / "runs.csv", float_format="%.6g")
     return staged
 
 
-def _older_than(suite: Suite) -> str:
+def _older_than(suite: Suite, results: list[Run]) -> str:
     """How many results were made with other settings, or figures of other runs or notebooks; nothing if there are none.
 
     Weights are not looked at: published results come without.
     """
-    runs = sum(Run(suite.folder / run.name).config != run.config for run in suite.runs)
+    runs = sum(result.config != run.config for run, result in zip(suite.runs, results, strict=True))
     figures = sum(not is_drawn(figure, suite) for figure in suite.figures)
     counts = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in ((runs, "run"), (figures, "figure")) if n)
     if not counts:
@@ -189,16 +188,15 @@ def _read_drawn(path: Path) -> NotebookNode:
         raise SiteError(f"{error}; draw it again, `make graphics` does") from error
 
 
-def _runs_table(suite: Suite) -> pd.DataFrame:
+def _runs_table(suite: Suite, results: list[Run]) -> pd.DataFrame:
     """Settings and measures of every run of a suite, one row each."""
-    runs = [Run(suite.folder / run.name) for run in suite.runs]
     return pd.concat([pd.json_normalize({"run": run.name, **asdict(result.config), **result.metrics})
-                      for run, result in zip(suite.runs, runs, strict=True)])
+                      for run, result in zip(suite.runs, results, strict=True)])
 
 
 def results_table(suite: Suite) -> str:
     """The measures of a suite's runs as a Markdown table, mean over the seeds of each model and its settings."""
-    table = _runs_table(suite)
+    table = _runs_table(suite, _finished_runs(suite))
     table["folder"] = table.run.str.rpartition("/")[0]
     table["minutes"], table["active"] = table.training_seconds / 60, 100 * table.active_fraction
     keys = ["dataset", "model", "model_settings.latent_dim", "likelihood", "folder"]
