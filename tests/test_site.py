@@ -205,7 +205,7 @@ def test_results_that_are_missing_are_named(project, tmp_path):
 
 
 def test_old_results_are_said_of_the_suite_and_of_the_studies_in_its_chapters(project, monkeypatch, capsys):
-    monkeypatch.setattr(site, "_older_than", lambda suite: suite.name if suite.name != "paper" else "")
+    monkeypatch.setattr(site, "_older_than", lambda suite, results: suite.name if suite.name != "paper" else "")
     site.stage(project)
     assert capsys.readouterr().err == "warning: exercises\nwarning: hybrid\nwarning: tiny\n"
 
@@ -239,12 +239,15 @@ def test_the_table_averages_runs_that_differ_in_their_seed_alone(small):
 
 
 def test_results_older_than_the_suite_are_counted(small, monkeypatch):
-    assert site._older_than(small) == "1 figure is older than the suite: make graphics SUITE=small"
+    def older():
+        return site._older_than(small, site._finished_runs(small))
+
+    assert older() == "1 figure is older than the suite: make graphics SUITE=small"
     monkeypatch.setattr(site, "is_drawn", lambda figure, suite: True)
-    assert site._older_than(small) == ""
+    assert older() == ""
     path = small.folder / small.runs[0].name / "config.json"
     path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
-    assert site._older_than(small) == "1 run is older than the suite: make train graphics SUITE=small"
+    assert older() == "1 run is older than the suite: make train graphics SUITE=small"
 
 
 def test_what_readers_download_has_its_html_again(tmp_path):
