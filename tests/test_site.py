@@ -207,7 +207,7 @@ def test_results_that_are_missing_are_named(project, tmp_path):
 def test_old_results_are_said_of_the_suite_and_of_the_studies_in_its_chapters(project, monkeypatch, capsys):
     monkeypatch.setattr(site, "_older_than", lambda suite, results: suite.name if suite.name != "paper" else "")
     site.stage(project)
-    assert capsys.readouterr().err == "warning: exercises\nwarning: hybrid\nwarning: tiny\n"
+    assert capsys.readouterr().err == "warning: tiny\nwarning: exercises\nwarning: hybrid\n"
 
 
 # --- on a small scale
