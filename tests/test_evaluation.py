@@ -61,10 +61,10 @@ def test_ssim_of_equal_images_is_1():
 
 @pytest.mark.parametrize(("height", "width", "window"), [(28, 28, 7), (8, 8, 7), (7, 20, 7), (6, 20, 5), (3, 3, 3)])
 def test_ssim_is_that_of_scikit_image(height, width, window):
-    x, y = random_images(2, 1, height, width), random_images(2, 1, height, width, seed=1)
-    expected = [structural_similarity(a[0].numpy(), b[0].numpy(), data_range=2.0, win_size=window)
-                for a, b in zip(x, y, strict=True)]
-    assert ssim(x, y, data_range=2.0).tolist() == pytest.approx(expected, rel=1e-6)
+    x, y = random_images(3, 2, height, width), random_images(3, 2, height, width, seed=1)
+    expected = [structural_similarity(*pair, data_range=2.0, win_size=window, channel_axis=0)
+                for pair in zip(x.double().numpy(), y.double().numpy(), strict=True)]
+    assert ssim(x, y, data_range=2.0).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_ssim_needs_images():
