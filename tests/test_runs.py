@@ -96,12 +96,22 @@ def test_settings_go_where_they_belong():
     ({"beta": 3}, "unknown setting for vae on sinusoids 'beta'"),
     ({"dataset.nosie": 3}, "did you mean 'dataset.noise'"),
     ({"latent_dim": 0}, "latent_dim must be an integer of at least 1; got 0"),
+    ({"latent_dim": 10**30}, f"latent_dim must be an integer of at least 1 and at most 2147483647; got {10**30}"),
     ({"epochs": "many"}, "epochs must be an integer of at least 1; got 'many'"),
     ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, gaussian; got 'poisson'"),
 ])
 def test_a_setting_that_cannot_be_used_is_named(settings, message):
     with pytest.raises(SettingError, match=message):
         configure("vae", "sinusoids", **settings)
+
+
+def test_a_model_beyond_the_memory_is_named(monkeypatch):
+    def run_out(*arguments, **settings):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(runs, "make_model", run_out)
+    with pytest.raises(SettingError, match=r"vae cannot be built with latent_dim=70000, .*: can't allocate memory"):
+        configure("vae", "sinusoids", latent_dim=70000)
 
 
 def test_a_path_is_recorded_as_text():

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_INTEGER = 2**31 - 1
+
 
 class ExplainedError(Exception):
     """An error that its message explains in full; the command line prints that and no traceback."""
@@ -43,7 +45,12 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
-    """``value`` if it is an integer in ``[minimum, maximum]``, else a :class:`SettingError`."""
+    """``value`` if it is an integer in ``[minimum, maximum]``, else a :class:`SettingError`.
+
+    Without a ``maximum``, what does not fit into 32 bits is refused: nothing that is counted here is so large.
+    """
+    if maximum is None and isinstance(value, int) and value > LARGEST_INTEGER:
+        maximum = LARGEST_INTEGER
     allowed = f"an integer of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
     if isinstance(value, bool) or not isinstance(value, int):
         raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")

@@ -56,7 +56,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: dict) -> RunConfig:
         """The inverse of ``dataclasses.asdict``; settings that are newer than the record have their defaults."""
-        current = configure(values["model"], values["dataset"])
+        current = _defaults(values["model"], values["dataset"])
         return cls(
             values["model"], values["dataset"],
             {**current.model_settings, **values["model_settings"]},
@@ -91,8 +91,17 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
     if of_dataset.get("csv") is not None:
         of_dataset["csv"] = _path_text("csv", of_dataset["csv"])
     # Building a small twin checks the model's settings before any data is read.
-    make_model(model, (1, 1, 1), **of_model)
+    try:
+        make_model(model, (1, 1, 1), **of_model)
+    except RuntimeError as error:  # of torch, which lacks the memory
+        used = ", ".join(f"{key}={value}" for key, value in of_model.items())
+        raise SettingError(f"{model} cannot be built with {used}: {error}") from error
     return RunConfig(model, dataset, of_model, of_dataset, TrainingSettings(**training))
+
+
+@cache
+def _defaults(model: str, dataset: str) -> RunConfig:
+    return configure(model, dataset)
 
 
 def _path_text(name: str, path: object) -> str:

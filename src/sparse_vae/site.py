@@ -190,8 +190,8 @@ def _read_drawn(path: Path) -> NotebookNode:
 
 def _runs_table(suite: Suite, results: list[Run]) -> pd.DataFrame:
     """Settings and measures of every run of a suite, one row each."""
-    return pd.concat([pd.json_normalize({"run": run.name, **asdict(result.config), **result.metrics})
-                      for run, result in zip(suite.runs, results, strict=True)])
+    return pd.json_normalize([{"run": run.name, **asdict(result.config), **result.metrics}
+                              for run, result in zip(suite.runs, results, strict=True)])
 
 
 def results_table(suite: Suite) -> str:
