@@ -11,10 +11,8 @@ export SCHEDULER SPARSE_VAE_MIRROR
 
 .PHONY: all help setup download train graphics site preview update_web lab test lint bench clean distclean
 
-all: ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
-	@$(MAKE) --no-print-directory train
-	@$(MAKE) --no-print-directory graphics
-	@$(MAKE) --no-print-directory site
+all: setup ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
+	sparse-vae all --suite $(SUITE)
 
 help: ## list the targets
 	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /\1|/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'

@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sparse_vae import site
 from sparse_vae import suite as suites
 from sparse_vae.cli import main
 from sparse_vae.datasets import dataset_names
@@ -56,10 +59,10 @@ def test_help_lists_the_commands(capsys):
     assert end.value.code == 0
     output = capsys.readouterr().out
     assert all(f"\n    {command} " in output for command in (
-        "train", "graphics", "site", "publish", "download", "models", "datasets"))
+        "all", "train", "graphics", "site", "publish", "download", "models", "datasets"))
 
 
-@pytest.mark.parametrize("command", ["train", "graphics", "site", "publish", "download", "models", "datasets"])
+@pytest.mark.parametrize("command", ["all", "train", "graphics", "site", "publish", "download", "models", "datasets"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -194,6 +197,29 @@ def test_the_exit_status_tells_what_became_of_a_suite(project, capsys, monkeypat
     monkeypatch.setattr(suites, function, lambda suite, scheduler: outcomes)
     assert main([command, "--suite", "tiny"]) == status
     assert capsys.readouterr().out == suites.outcome_table(outcomes) + "\n"
+
+
+@pytest.mark.parametrize(("failing", "status", "done"), [
+    (None, 0, ["train", "draw", "close", "render"]), ("train", 1, ["train", "close"]),
+    ("draw", 1, ["train", "draw", "close"])])
+def test_all_trains_draws_and_renders_until_something_fails(project, monkeypatch, failing, status, done):
+    @contextmanager
+    def cluster(jobs):
+        yield "tcp://local:1"
+        events.append("close")
+
+    def work(name, suite, scheduler):
+        assert scheduler == "tcp://local:1"
+        events.append(name)
+        return [Outcome("run", "failed" if name == failing else "done")]
+
+    events = []
+    monkeypatch.setattr(suites, "local_cluster", cluster)
+    monkeypatch.setattr(suites, "train_suite", partial(work, "train"))
+    monkeypatch.setattr(suites, "draw_suite", partial(work, "draw"))
+    monkeypatch.setattr(site, "render", lambda suite, plain: events.append("render"))
+    assert main(["all", "--suite", "tiny"]) == status
+    assert events == done
 
 
 @pytest.mark.parametrize("variable", [None, "tcp://host:8786"])

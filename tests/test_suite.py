@@ -418,7 +418,7 @@ def test_a_failure_of_any_kind_is_an_outcome(project, monkeypatch):
 def test_a_results_folder_that_cannot_be_written_is_said_before_anything_starts(project, monkeypatch):
     suite = write_suite(project, f"runs: [{RUN}]\nfigures: [{{notebook: datasets, name: all}}]")
     (project / "results").write_text("in the way")
-    monkeypatch.setattr(suites, "_cluster", None)
+    monkeypatch.setattr(suites, "_client", None)
     for work in (train_suite, draw_suite):
         with pytest.raises(SettingError, match=r"results cannot be written to .*tiny: "):
             work(suite)
@@ -515,14 +515,14 @@ def test_an_interrupt_waits_until_dask_is_done_with_its_locks(project, monkeypat
             events.append("watched")
 
     @contextmanager
-    def cluster(scheduler, jobs):
+    def client(scheduler, jobs):
         try:
             yield Client()
         finally:
             events.append("closed")
 
     events = []
-    monkeypatch.setattr(suites, "_cluster", cluster)
+    monkeypatch.setattr(suites, "_client", client)
     suite = write_suite(project, "runs: [{model: vae, dataset: digits, seed: [0, 1]}]")
     handler = signal.getsignal(signal.SIGINT)
     assert [outcome.status for outcome in train_suite(suite)] == ["stopped", "stopped"]

@@ -6,10 +6,22 @@ import argparse
 import inspect
 import os
 import sys
+from contextlib import nullcontext
 
 from sparse_vae.checks import ExplainedError, SettingError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    from sparse_vae import suite
+
+    chosen, address = suite.load_suite(arguments.suite), _scheduler(arguments)
+    jobs = max(len(chosen.runs), len(chosen.figures))
+    with nullcontext(address) if address else suite.local_cluster(jobs) as address:  # one for both
+        status = (_report(suite.train_suite(chosen, scheduler=address))
+                  or _report(suite.draw_suite(chosen, scheduler=address)))
+    return status or _site(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -148,6 +160,13 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--scheduler", default=None, metavar="ADDRESS",
                          help="a dask scheduler, tcp://host:8786; by default a local cluster (environment: SCHEDULER)")
 
+    def add_plain_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--plain", action="store_true", help="the plain preview, even where Quarto is there")
+
+    everything = command("all", _all, "train a suite, draw its figures, build the report")
+    add_suite_options(everything, "quick")
+    add_plain_option(everything)
+
     train = command("train", _train, "train one run, from settings written key=value, or a whole suite")
     train.add_argument("settings", nargs="*", metavar="key=value",
                        help="model=…, dataset=…, and any setting of the training, the model or the data set")
@@ -156,7 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     site = command("site", _site, "build the report from a suite's results")
     site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
-    site.add_argument("--plain", action="store_true", help="the plain preview, even where Quarto is there")
+    add_plain_option(site)
 
     table = command("table", _table, "print a suite's results as a Markdown table, the README's")
     table.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")

@@ -64,7 +64,7 @@ def _share(staged: Path, processes: int) -> list[list[str]]:
     for path in staged.glob("*.qmd"):
         if not path.name.startswith("_"):
             sizes = [(staged / name).stat().st_size for name in embedded_notebooks(path.read_text())]
-            work[path.name] = 2 + len(sizes) + sum(sizes) / 1e6
+            work[path.name] = 1 + len(sizes) + 1.5 * sum(sizes) / 1e6  # about proportional to the time it takes
     shares: list[list[str]] = [[] for _ in range(min(processes, len(work)))]
     for page in sorted(work, key=lambda page: (-work[page], page)):
         min(shares, key=lambda share: sum(map(work.get, share))).append(page)

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -457,23 +457,30 @@ def _ignore_interrupts() -> None:
 
 
 @contextmanager
-def _cluster(scheduler: str | None, jobs: int) -> Iterator[object]:
-    """A client of the cluster at ``scheduler``, or of a local one: a single-threaded process for each core."""
+def local_cluster(jobs: int) -> Iterator[str]:
+    """Address of a scheduler on this machine: a single-threaded process for each core, no more than there are jobs."""
     from dask.distributed import Client, LocalCluster
 
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise SettingError(f"no dask scheduler answers at {scheduler!r}: {error}") from error
-        with client:
-            yield client
-        return
     workers = max(1, min(os.cpu_count() or 1, jobs))
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-                      memory_limit=0, silence_logs="CRITICAL") as cluster, Client(cluster) as client:
-        client.run(_ignore_interrupts)
-        yield client
+                      memory_limit=0, silence_logs="CRITICAL") as cluster:
+        with Client(cluster) as client:
+            client.run(_ignore_interrupts)
+        yield cluster.scheduler_address
+
+
+@contextmanager
+def _client(scheduler: str | None, jobs: int) -> Iterator[object]:
+    """A client of the scheduler at that address, or of a local cluster."""
+    from dask.distributed import Client
+
+    with nullcontext(scheduler) if scheduler else local_cluster(jobs) as address:
+        try:
+            client = Client(address, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise SettingError(f"no dask scheduler answers at {address!r}: {error}") from error
+        with client:
+            yield client
 
 
 @contextmanager
@@ -496,7 +503,7 @@ def _execute(tasks: list[tuple[str, Callable, tuple]], scheduler: str | None, un
     from dask.distributed import KilledWorker
 
     ended = SimpleQueue()  # of futures, and None for an interrupt
-    with (_on_interrupt(lambda: ended.put(None)), _cluster(scheduler, len(tasks)) as client,
+    with (_on_interrupt(lambda: ended.put(None)), _client(scheduler, len(tasks)) as client,
           tqdm(total=len(tasks), unit=unit, dynamic_ncols=True) as bar):
         futures = {client.submit(function, *arguments, pure=False): name for name, function, arguments in tasks}
         for future in futures:
