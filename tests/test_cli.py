@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sparse_vae import site
-from sparse_vae import suite as suites
-from sparse_vae.cli import main
+from sparse_vae.report import site
+from sparse_vae.report import suite as suites
+from sparse_vae.report.cli import main
 from sparse_vae.datasets import dataset_names
 from sparse_vae.models import MODELS
-from sparse_vae.runs import Run
-from sparse_vae.suite import Outcome
+from sparse_vae.report.runs import Run
+from sparse_vae.report.suites import Outcome
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = ["epochs=1", "latent_dim=2", "backbone=mlp", "hidden_dim=16"]
@@ -296,7 +296,7 @@ def test_an_unknown_data_set_is_not_downloaded(project, capsys):
 
 def test_the_command_exits_with_its_status_and_no_traceback(project):
     script = Path(sys.executable).with_name("sparse-vae")
-    command = [script] if script.exists() else [sys.executable, "-m", "sparse_vae.cli"]
+    command = [script] if script.exists() else [sys.executable, "-m", "sparse_vae.report.cli"]
     result = subprocess.run([*command, "train", "epochs=0"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: epochs must be an integer of at least 1; got 0\n"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparse_vae.checks import SettingError
-from sparse_vae.explorer import decoder_layers, explorer
+from sparse_vae.report.explorer import decoder_layers, explorer
 from sparse_vae.models import make_model
 
 SHAPES = {"image": (1, 13, 10), "colours": (3, 9, 8), "vector": (7,), "signal": (2, 6)}

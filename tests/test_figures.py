@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sparse_vae import figures
+from sparse_vae.report import figures
 
 RANDOM = np.random.default_rng(0)
 # Grey images, colour images, vectors, signals of several channels.

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from sparse_vae import kernels
-from sparse_vae.suite import execute_notebook
+from sparse_vae.report import kernels
+from sparse_vae.report.suites import execute_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 
@@ -99,7 +99,7 @@ def test_a_kernel_is_watched_and_signalled_through_its_zygote(run_code):
 def test_nothing_stays_behind(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(600)")])
     nbformat.write(notebook, tmp_path / "sleep.ipynb")
-    code = ("import pathlib, sys; from sparse_vae.suite import execute_notebook; folder = pathlib.Path(sys.argv[1])\n"
+    code = ("import pathlib, sys; from sparse_vae.report.suites import execute_notebook; folder = pathlib.Path(sys.argv[1])\n"
             "execute_notebook(folder / 'sleep.ipynb', folder / 'out.ipynb', {}, folder)")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as owner:
         descendants = []

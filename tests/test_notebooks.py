@@ -14,11 +14,11 @@ import torch
 from matplotlib.image import imread
 from safetensors.torch import save_file
 
-from sparse_vae import notebook
+from sparse_vae.report import notebook
 from sparse_vae.evaluation import summarise
 from sparse_vae.models import MODELS
-from sparse_vae.runs import Run, configure, is_finished, load_data, save_run, train_run
-from sparse_vae.suite import execute_notebook
+from sparse_vae.report.runs import Run, configure, is_finished, load_data, save_run, train_run
+from sparse_vae.report.suites import execute_notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))

@@ -22,7 +22,7 @@ from sparse_vae.checks import SettingError
 from sparse_vae.evaluation import code_usage, summarise
 from sparse_vae.files import atomic_path
 from sparse_vae.models import MODELS
-from sparse_vae.runs import (
+from sparse_vae.report.runs import (
     Checkpoint,
     Run,
     RunConfig,

@@ -15,9 +15,9 @@ import nbformat
 import pytest
 import yaml
 
-from sparse_vae import preview, quarto, site
+from sparse_vae.report import preview, quarto, site
 from sparse_vae.checks import SettingError
-from sparse_vae.suite import draw_suite, load_suite, train_suite
+from sparse_vae.report.suites import draw_suite, load_suite, train_suite
 
 ROOT = Path(__file__).parents[1]
 PAGES = [chapter["href"].replace(".qmd", ".html")

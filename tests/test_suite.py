@@ -18,11 +18,11 @@ import nbformat
 import psutil
 import pytest
 
-from sparse_vae import suite as suites
+from sparse_vae.report import suite as suites
 from sparse_vae.checks import SettingError
 from sparse_vae.evaluation import summarise
-from sparse_vae.runs import Run, is_finished, load_data, save_run, train_run
-from sparse_vae.suite import (
+from sparse_vae.report.runs import Run, is_finished, load_data, save_run, train_run
+from sparse_vae.report.suites import (
     Outcome,
     draw_suite,
     expand_run,
@@ -459,7 +459,7 @@ def test_an_existing_cluster_works_and_the_death_of_its_worker_is_survived(proje
 def test_an_interrupted_suite_keeps_what_is_finished_and_stops_the_rest(project):
     runs = "{model: vae, dataset: digits}"
     quick, = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{runs}]").runs
-    command = [sys.executable, "-m", "sparse_vae.cli", "train", "--suite", "tiny"]
+    command = [sys.executable, "-m", "sparse_vae.report.cli", "train", "--suite", "tiny"]
     output = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=180).stdout
     assert output.splitlines()[-1] == "1 done"
     slow = "{model: vae, dataset: digits, seed: [1, 2], epochs: 1000000}"
@@ -486,7 +486,7 @@ def test_outcomes_are_printed_as_they_come_even_into_a_pipe(project):
     write_suite(project, f"defaults: {{{TINY}}}\nruns: [{{model: vae, dataset: digits}}, "
                          "{model: vae, dataset: digits, seed: 1, epochs: 1000000}]")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    process = subprocess.Popen([sys.executable, "-m", "sparse_vae.cli", "train", "--suite", "tiny"], cwd=project,
+    process = subprocess.Popen([sys.executable, "-m", "sparse_vae.report.cli", "train", "--suite", "tiny"], cwd=project,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
                                start_new_session=True)
     timer = threading.Timer(180, process.kill)

@@ -5,6 +5,7 @@ Each raises an error that names the setting, the value it got and what is allowe
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 from collections.abc import Iterable
@@ -85,3 +86,20 @@ def check_same_shape(**tensors: Tensor) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1:
         raise SettingError(f"{' and '.join(shapes)} must have one shape; got {' and '.join(map(str, shapes.values()))}")
+
+
+def parse_value(text: object) -> object:
+    """A setting's value from its text: a Python literal, true, false or null, else the text itself.
+
+    >>> parse_value("1e-3"), parse_value("true"), parse_value("conv")
+    (0.001, True, 'conv')
+    """
+    if not isinstance(text, str):
+        return text
+    words = {"true": True, "false": False, "null": None, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

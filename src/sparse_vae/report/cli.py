@@ -1,0 +1,215 @@
+"""``sparse-vae``: train, draw and publish from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+from contextlib import nullcontext
+
+from sparse_vae.checks import ExplainedError, SettingError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import suite
+
+    chosen, address = suite.load_suite(arguments.suite), _scheduler(arguments)
+    jobs = max(len(chosen.runs), len(chosen.figures))
+    with nullcontext(address) if address else suite.local_cluster(jobs) as address:  # one for both
+        status = (_report(suite.train_suite(chosen, scheduler=address))
+                  or _report(suite.draw_suite(chosen, scheduler=address)))
+    return status or _site(arguments)
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from sparse_vae.models import MODELS, model_settings
+
+    for name, cls in MODELS.items():
+        defaults = model_settings(name) | {"likelihood": "(that of the data)"}
+        settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
+        print(f"{name}\n    {inspect.getdoc(cls).splitlines()[0]}\n    {settings}")
+    return 0
+
+
+def _datasets(arguments: argparse.Namespace) -> int:
+    from sparse_vae.datasets import dataset_settings, describe_datasets
+
+    for name, description in describe_datasets().items():
+        settings = ", ".join(f"{key}={value}" for key, value in dataset_settings(name).items())
+        print(f"{name}\n    {description}" + (f"\n    {settings}" if settings else ""))
+    return 0
+
+
+def _download(arguments: argparse.Namespace) -> int:
+    from sparse_vae.datasets import download
+    from sparse_vae.report.suites import project_root
+
+    try:
+        download(arguments.names or None, root=arguments.root or project_root() / "data", mirror=arguments.mirror)
+    except SettingError:
+        raise
+    except ValueError as error:  # of urllib
+        raise SettingError(f"the mirror's address cannot be read: {error}") from error
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import suite
+
+    if arguments.suite and arguments.settings:
+        raise SettingError("give either --suite or settings of one run, not both: a suite's settings are in its file")
+    if arguments.suite:
+        return _report(suite.train_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+    if arguments.scheduler:
+        raise SettingError("--scheduler is for a suite: a single run is trained on this machine")
+    return _train_single(arguments.settings)
+
+
+def _train_single(settings: list[str]) -> int:
+    from sparse_vae.report import suite
+    from sparse_vae.report.runs import is_finished
+
+    root = suite.project_root()
+    values, shown = {"model": "vae", "dataset": "digits"}, {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise SettingError(f"settings are written key=value, for example latent_dim=16; got {setting!r}")
+        values[key] = shown[key] = suite.parse_value(value)
+        if key.removeprefix("dataset.") == "csv" and values[key] and isinstance(values[key], str):
+            values[key], shown[key] = os.path.abspath(values[key]), os.path.relpath(values[key], root)
+    variant = "-".join(f"{key}{value}" for key, value in shown.items() if key not in ("model", "dataset", "seed"))
+    for special, plain in (("/", "_"), ("{", "{{"), ("}", "}}")):
+        variant = variant.replace(special, plain)
+    runs = list(suite.expand_run({**values, **({"variant": variant} if variant else {})}))
+    if len(runs) > 1:
+        raise SettingError(f"these settings make {len(runs)} runs; give one value for each, or write a suite")
+    run = runs[0]
+    folder = root / "results" / "local" / run.name
+    if is_finished(folder, run.config, root):
+        print(f"finished before: {folder.relative_to(root)}")
+        return 0
+    suite.check_writable(folder.parent)
+    try:
+        suite.execute_run(run, folder, root, show_progress=True)
+    except suite.PapermillExecutionError as error:
+        print(f"error: {error.ename}: {error.evalue}", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"done: {folder.relative_to(root)}")
+    return 0
+
+
+def _graphics(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import suite
+
+    return _report(suite.draw_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+
+
+def _scheduler(arguments: argparse.Namespace) -> str | None:
+    return arguments.scheduler or os.environ.get("SCHEDULER") or None
+
+
+def _report(outcomes: list) -> int:
+    from sparse_vae.report.suites import outcome_table
+
+    print(outcome_table(outcomes))
+    statuses = {outcome.status for outcome in outcomes}
+    if "stopped" in statuses:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if "failed" in statuses else 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import site, suite
+
+    page = site.render(suite.load_suite(arguments.suite), plain=arguments.plain)
+    print(f"\nThe report is ready: {page}\nOpen it in a browser, or serve it with: make preview")
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import site, suite
+
+    print(site.results_table(suite.load_suite(arguments.suite)))
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import site, suite
+
+    site.publish(suite.load_suite(arguments.suite), remote=arguments.remote)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(
+        prog="sparse-vae", description="Sparse latent-variable models: train them, draw the figures, build the report.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, function, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        return sub
+
+    def add_suite_options(sub: argparse.ArgumentParser, default: str | None) -> None:
+        sub.add_argument("--suite", default=default, help="name of a file in experiments/, without .yml")
+        sub.add_argument("--scheduler", default=None, metavar="ADDRESS",
+                         help="a dask scheduler, tcp://host:8786; by default a local cluster (environment: SCHEDULER)")
+
+    def add_plain_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--plain", action="store_true", help="the plain preview, even where Quarto is there")
+
+    everything = command("all", _all, "train a suite, draw its figures, build the report")
+    add_suite_options(everything, "quick")
+    add_plain_option(everything)
+
+    train = command("train", _train, "train one run, from settings written key=value, or a whole suite")
+    train.add_argument("settings", nargs="*", metavar="key=value",
+                       help="model=…, dataset=…, and any setting of the training, the model or the data set")
+    add_suite_options(train, None)
+    add_suite_options(command("graphics", _graphics, "execute the figure notebooks of a suite"), "quick")
+
+    site = command("site", _site, "build the report from a suite's results")
+    site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
+    add_plain_option(site)
+
+    table = command("table", _table, "print a suite's results as a Markdown table, the README's")
+    table.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+
+    publish = command("publish", _publish, "build the report and push it to the gh-pages branch")
+    publish.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+    publish.add_argument("--remote", default="origin", help="the git remote to push to")
+
+    download = command("download", _download, "download and verify the real data sets")
+    download.add_argument("names", nargs="*", metavar="dataset", help="which; by default all")
+    download.add_argument("--root", default=None, help="the data folder; by default the project's")
+    download.add_argument("--mirror", default=None,
+                          help="a folder or an address to take the files from (environment: SPARSE_VAE_MIRROR)")
+
+    command("models", _models, "list the models, their settings and defaults")
+    command("datasets", _datasets, "list the data sets, their settings and defaults")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return parsed.function(parsed)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (ExplainedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
