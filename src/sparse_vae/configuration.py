@@ -46,6 +46,11 @@ class RunConfig:
             {**current.dataset_settings, **values["dataset_settings"]},
             TrainingSettings(**values["training"]))
 
+    @property
+    def title(self) -> str:
+        """What figures and tables call the model; the settings that go with the size of the code are not all in it."""
+        return make_model(self.model, (1, 1, 1), **self.model_settings).title
+
 
 def configure(model: str, dataset: str, **settings) -> RunConfig:
     """A checked configuration from one flat list of settings, of the training, the model and the data set alike.

@@ -1,0 +1,85 @@
+"""Means, errors and differences over seeds, as the report states them.
+
+With few seeds a difference of means has a t distribution with few degrees of freedom: for three, two standard errors
+are no test. Differences are tested by Welch's test, or a paired one where runs share their seeds, and corrected for
+their number (Holm 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+NARROW_SPACE = "\u00a0"
+
+
+class Comparison(NamedTuple):
+    """A difference of two means: its 95% interval, its p value, and that after Holm's correction; NaN for single values.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: tuple[int, int]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the difference is told from 0 at 5%, after the correction."""
+        return bool(self.p_holm < LEVEL)
+
+
+def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bool = False) -> Comparison:
+    """The mean of ``first`` minus that of ``second``, by Welch's test, or by a paired one.
+
+    >>> compare_means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).difference
+    -2.0
+    """
+    difference = float(np.mean(first) - np.mean(second)) if len(first) and len(second) else np.nan
+    counts = len(first), len(second)
+    if min(counts) < 2 or (paired and np.ptp(np.subtract(first, second)) == 0) or (
+            not paired and np.ptp(first) == 0 and np.ptp(second) == 0):
+        return Comparison(difference, np.nan, np.nan, np.nan, np.nan, counts)
+    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
+    low, high = test.confidence_interval(1 - LEVEL)
+    return Comparison(difference, float(low), float(high), float(test.pvalue), float(test.pvalue), counts)
+
+
+def correct(tests: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with p values corrected for their number by Holm's step-down procedure.
+
+    >>> [test.p_holm for test in correct([Comparison(0, 0, 0, p, p, (3, 3)) for p in (0.01, 0.04, 0.03)])]
+    [0.03, 0.06, 0.06]
+    """
+    known = [index for index, test in enumerate(tests) if not np.isnan(test.p)]
+    corrected, largest = list(tests), 0.0
+    for rank, index in enumerate(sorted(known, key=lambda index: tests[index].p)):
+        largest = max(largest, min(1.0, (len(known) - rank) * tests[index].p))
+        corrected[index] = tests[index]._replace(p_holm=largest)
+    return corrected
+
+
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard error of the mean, as tables write it; the mean alone of one value, a dash of none.
+
+    An error that would be all zeros is written as less than the last digit.
+
+    >>> mean_and_error([1.0, 3.0], 1)
+    '2.0\xa0±\xa01.0'
+    """
+    values = np.asarray(values, float)
+    if not len(values):
+        return "—"
+    mean = f"{values.mean():z.{digits}f}".replace("-", "−")
+    if len(values) < 2 or np.ptp(values) == 0:
+        return mean
+    error = values.std(ddof=1) / len(values) ** 0.5
+    shown = f"{error:.{digits}f}"
+    if float(shown) == 0:
+        shown = f"<{10.0 ** -digits:.{digits}f}"
+    return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{shown}"
