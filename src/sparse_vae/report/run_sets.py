@@ -10,7 +10,9 @@ Rows are chosen and grouped by stable names, of settings and measures; titles an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured
 from sparse_vae.report.statistics import Comparison, compare_means, correct, mean_and_error
 from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
 from sparse_vae.report.tables import Tables, read_tables, settings_of, weights_path
+
 
 class Run:
     """One run of a set: what it is, its model where weights are, its data.
@@ -79,11 +82,13 @@ class RunSet:
     Attributes:
         runs: in order.
         frame: a row for each run: ``run`` (its name), ``group`` (without the seed), ``model``, ``dataset``, ``title``,
-            ``label`` (which tells groups apart, for display), every setting and every measure.
+            ``label`` (which tells groups apart, for display), ``family`` (the title without the settings in brackets,
+            some of which follow the size of the code), every setting and every measure.
     """
 
     def __init__(self, runs: Iterable[Run], tables: Tables):
-        self.runs, self._tables = list(runs), tables
+        # Copies, since a set labels its runs; what is measured of one, all sets that have it share.
+        self.runs, self._tables = [copy(run) for run in runs], tables
         if not self.runs:
             raise SettingError("no run is left of this set")
         self._label()
@@ -116,7 +121,9 @@ class RunSet:
             known = measured.loc[run.name].to_dict() if run.name in measured.index else dict.fromkeys(MEASURES)
             own = {name: value for name, value in run.measured.values.items() if value is not None}
             rows.append({"run": run.name, "group": run.group, "model": run.config.model, "dataset": run.config.dataset,
-                         "title": run.config.title, "label": run.label, **settings_of(run.config), **known, **own})
+                         "title": run.config.title, "label": run.label,
+                         "family": re.sub(r" \(.*?\)", "", run.config.title),
+                         **settings_of(run.config), **known, **own})
         frame = pd.DataFrame(rows)
         return frame.astype(dict.fromkeys(MEASURES, float))
 
@@ -155,6 +162,18 @@ class RunSet:
         first = self.runs[0].config.dataset
         return self.where(dataset=first)
 
+    def having(self, *names: str) -> RunSet:
+        """The runs that have these measures.
+
+        Raises:
+            SettingError: no run has them all.
+        """
+        keep = self.measure(names).frame[list(names)].notna().all(axis=1)
+        if not keep.any():
+            raise SettingError(f"none of these {len(self.runs)} runs, the first is {self.runs[0].name}, has the "
+                               f"measure{'s' * (len(names) > 1)} {', '.join(names)}")
+        return self._subset(self.frame["run"][keep])
+
     def with_models(self) -> RunSet:
         """The first run of each group whose weights are at hand: what pictures are drawn of.
 
@@ -191,8 +210,8 @@ class RunSet:
             missing = [name for name in names if self._lacks(run, name, curves)]
             if missing and run.has_model:
                 found = measure(run.model, run.dataset, seed=run.config.training.seed, only=missing)
-                run.measured = Measured({**run.measured.values, **found.values},
-                                        pd.concat([run.measured.curves, found.curves], ignore_index=True))
+                run.measured.values |= found.values
+                run.measured.curves = pd.concat([run.measured.curves, found.curves], ignore_index=True)
         self.__dict__.pop("frame", None)
         return self
 
@@ -234,7 +253,7 @@ class RunSet:
                 columns[each.title] = groups[name].apply(
                     lambda values, each=each: mean_and_error(values.dropna() * each.scale, each.digits))
         table = pd.DataFrame(columns)
-        titles = {"label": "model", "title": "model", "latent_dim": "J", "dataset": "data"}
+        titles = {"label": "model", "title": "model", "family": "model", "latent_dim": "J", "dataset": "data"}
         return table.rename_axis([titles.get(name, name) for name in table.index.names])
 
     def best(self, name: str, by: str | None = None) -> pd.DataFrame:
@@ -264,6 +283,25 @@ class RunSet:
             level = [label for label, test in zip(others, tests, strict=True) if not test.differs]
             rows.append({by or "of": key, "label": first, "mean": means[first], "level": level})
         return pd.DataFrame(rows).set_index(by or "of")
+
+    def in_words(self, name: str, by: str = "label") -> str:
+        """The mean of a measure of each group as a sentence takes it: ``"VAE 0.0123; VSC 0.0145"``."""
+        each = find_measure(name)
+        means = self.means([name], by)[name].dropna() * each.scale
+        return "; ".join(f"{key} {value:z.{each.digits}f}" for key, value in means.items()).replace("-", "−")
+
+    def best_in_words(self, name: str) -> str:
+        """What :meth:`best` finds, as a sentence takes it: ``"**VAE** (0.012 ± 0.002); no significant difference…"``.
+
+        Of single runs, which cannot be tested, nothing is said but the best mean.
+        """
+        found, values, each = self.best(name).iloc[0], self.values(name), find_measure(name)
+        shown = {label: f"{label} ({mean_and_error([each.scale * value for value in own], each.digits)})"
+                 for label, own in values.items()}
+        level = [shown[label] for label in found["level"]
+                 if min(len(values[label]), len(values[found["label"]])) > 1]
+        words = shown[found["label"]].replace(found["label"], f"**{found['label']}**", 1)
+        return words + ("; no significant difference from it: " + ", ".join(level) if level else "")
 
     def compare(self, first: str | Mapping[str, object], second: str | Mapping[str, object], name: str,
                 at: str | None = None, *, paired: bool = False) -> pd.DataFrame:
@@ -325,7 +363,7 @@ class RunSet:
         return found[found["run"] == run.name] if run else found
 
     def _long(self, table: pd.DataFrame) -> pd.DataFrame:
-        about = self.frame[["run", "group", "label", "title", "model", "dataset", "latent_dim", "seed"]]
+        about = self.frame[["run", "group", "label", "title", "family", "model", "dataset", "latent_dim", "seed"]]
         order = {run.name: number for number, run in enumerate(self.runs)}
         merged = about.merge(table, on="run")
         return merged.sort_values("run", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
