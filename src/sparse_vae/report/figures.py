@@ -22,7 +22,7 @@ WIDTH = 8.0
 """Width of a full figure, in inches."""
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """``text`` on lines of at most ``width`` letters, no line broken at the equals sign of a setting."""
     return fill(text.replace(" = ", "\u00a0=\u00a0"), width)
 
@@ -89,7 +89,7 @@ def picture_rows(rows: Mapping[str, np.ndarray], *, column_labels: Sequence[str]
     first = next(iter(rows.values()))
     n_columns, aspect = len(first), first.shape[2] / first.shape[3]
     lines = max(1, int(0.7 * WIDTH / n_columns * aspect / 0.16))  # of a label, in the height of a row
-    labels = {label: _wrapped(label, max(26, len(label) // lines + 6)) for label in rows}
+    labels = {label: wrapped(label, max(26, len(label) // lines + 6)) for label in rows}
     margin = 0.075 * max(len(line) for label in labels.values() for line in label.split("\n")) + 0.15
     cell = (WIDTH - margin) / n_columns
     figure = Figure(figsize=(WIDTH, cell * aspect * len(rows) + (0.25 if column_labels else 0.05)))
@@ -116,7 +116,7 @@ def mosaics(panels: Mapping[str, np.ndarray], *, columns: int = 8) -> Figure:
     for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
         framed = np.pad(pictures, [(0, -len(pictures) % columns), (0, 0), (1, 1), (1, 1)], constant_values=1)
         axes.imshow(montage(framed.reshape(-1, columns, *framed.shape[1:])), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(_wrapped(title, 22), fontsize=10)
+        axes.set_title(wrapped(title, 22), fontsize=10)
         axes.axis("off")
     return figure
 
@@ -127,15 +127,15 @@ def _draw(axes: Axes, picture: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _rows_and_columns(n: int) -> tuple[int, int]:
-    """How ``n`` panels are set out: up to four in a row, more in rows of nearly the same length."""
-    rows = -(-n // 4)
-    return rows, -(-n // rows)
+def rows_and_columns(n: int, most: int = 4) -> tuple[int, int]:
+    """How ``n`` panels are set out: up to ``most`` in a row, more in rows of nearly the same length."""
+    rows = max(1, -(-n // most))
+    return rows, max(1, -(-n // rows))
 
 
 def _panels(n: int, extra_height: float) -> tuple[Figure, list[Axes]]:
     """A figure with ``n`` square panels."""
-    rows, columns = _rows_and_columns(n)
+    rows, columns = rows_and_columns(n)
     side = min(WIDTH / columns, 5.5)
     figure = Figure(figsize=(side * columns, (side + extra_height) * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -145,7 +145,7 @@ def _panels(n: int, extra_height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _label_axes(axes: Axes, title: str, labels: Sequence[str]) -> None:
-    axes.set_title(_wrapped(title, 22), fontsize=10)
+    axes.set_title(wrapped(title, 22), fontsize=10)
     axes.set_xlabel(labels[0], fontsize=9)
     axes.set_ylabel(labels[1], fontsize=9)
     axes.tick_params(labelsize=7)
@@ -221,7 +221,7 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         order: of the dimensions, from left to right.
     """
     height = 0.24 * len(row_labels) + 2.6
-    rows, columns = _rows_and_columns(len(means))
+    rows, columns = rows_and_columns(len(means))
     figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharey="row",
                            height_ratios=[0.24 * len(row_labels) + 0.6, 1.2] * rows)
@@ -232,7 +232,7 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         limit = np.abs(values).max() or 1.0
         low, palette = (0, "Reds") if values.min() >= 0 else (-limit, "RdBu_r")
         image = top.imshow(values, cmap=palette, vmin=low, vmax=limit, aspect="auto", interpolation="nearest")
-        top.set_title(_wrapped(title, 22), fontsize=10)
+        top.set_title(wrapped(title, 22), fontsize=10)
         top.set_yticks(range(len(row_labels)), row_labels, fontsize=8)
         top.tick_params(axis="x", labelbottom=False, length=0)
         colourbar = figure.colorbar(image, ax=top, location="top", shrink=0.9, pad=0.02)
@@ -242,7 +242,7 @@ def class_heatmaps(means: Mapping[str, np.ndarray], rates: Mapping[str, np.ndarr
         bottom.set_xlim(-0.5, len(rates[title]) - 0.5)
         bottom.set_ylim(0, 1)
         bottom.set_xlabel(f"latent dimensions, {order}", fontsize=8)
-        bottom.set_title(_wrapped(f"active: {rate_labels[title]}", 32), fontsize=7)
+        bottom.set_title(wrapped(f"active: {rate_labels[title]}", 32), fontsize=7)
         bottom.tick_params(labelsize=7)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in grid[1::2, 0]:

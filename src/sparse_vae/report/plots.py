@@ -1,0 +1,401 @@
+"""Statistical plots of tidy tables: curves, bars, points and heatmaps; drawn with seaborn, one function for each kind.
+
+A table goes in, a matplotlib figure comes out. Where several rows share a place (the seeds of a model), lines and bars
+are their mean, with a band or a bar of one standard error of the mean. A name has one colour, mark and dash in all
+panels of a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from sparse_vae.report.figures import WIDTH, rows_and_columns, wrapped
+
+# Okabe & Ito (2008): told apart by readers of every colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+DASHES = ("-", "--", ":")
+Text = str | Mapping[str, str] | None
+"""A label of all panels, or of each by its title (the column, where columns are panels); None: the column's name."""
+
+
+class Style(NamedTuple):
+    """How a name is drawn in every panel."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+
+class Panel(NamedTuple):
+    """A panel: its title, its rows, the column that it shows, its labels."""
+
+    title: str
+    rows: pd.DataFrame
+    y: str
+    x_label: str
+    y_label: str
+
+
+def curves(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | None = "label",
+           panel: str | None = None, x_label: Text = None, y_label: Text = None, log_x: bool = False,
+           log_y: bool = False, columns: int = 3, marks: bool = True) -> Figure:
+    """Lines through the mean of the rows that share a name and an ``x``, with a band of one standard error.
+
+    A line breaks where its value is NaN, infinite, or not positive on a logarithmic axis.
+
+    Args:
+        frame: a row for each point of each run.
+        x, y: numeric columns; several columns y, each with its label, have a panel each.
+        hue: the column that names the lines, or None.
+        panel: the column whose values are the panels' titles, or None.
+        x_label, y_label: see :data:`Text`.
+        log_x, log_y: logarithmic axes; means are arithmetic all the same.
+        columns: panels in a row, at most.
+        marks: whether points have marks; a long line has about ten.
+    """
+    panels = _split(frame, x, y, panel, x_label, y_label)
+    styles = _styles(frame, hue)
+    figure, grid = _figure(len(panels), columns, 2.3, styles if hue else ())
+    for axes, part in zip(grid, panels, strict=True):
+        for name, rows in _by_hue(part.rows, hue, styles):
+            _line(axes, rows, x, part.y, styles[name], marks=marks, log_x=log_x, log_y=log_y)
+        # Scales are set when all is drawn: on a logarithmic axis seaborn would average logarithms.
+        _finish(axes, part, log_x=log_x, log_y=log_y)
+    if hue:
+        _legend(figure, {name: Line2D([], [], markersize=4 if marks else 0, linewidth=1.4, **style._asdict())
+                         for name, style in styles.items()})
+    return figure
+
+
+def bars(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | None = None, panel: str | None = None,
+         x_label: Text = None, y_label: Text = None, horizontal: bool = False, columns: int = 3) -> Figure:
+    """Bars of the mean of the rows that share a category and a name, with one standard error.
+
+    Args:
+        frame, y, panel, x_label, y_label, columns: as for :func:`curves`; labels go with x and y, whichever way the
+            bars run.
+        x: the column of categories.
+        hue: the column whose names have colours; x itself colours each category.
+        horizontal: bars that run to the right, for long or many categories.
+    """
+    panels = _split(frame, x, y, panel, x_label, y_label)
+    styles = _styles(frame, hue)
+    categories = _names(frame[x])
+    named = hue is not None and hue != x
+    n_bars = len(categories) * (len(styles) if named else 1)
+    height = 0.9 + 0.2 * n_bars if horizontal else 2.5
+    figure, grid = _figure(len(panels), columns, height, styles if named else ())
+    for axes, part in zip(grid, panels, strict=True):
+        rows = part.rows.assign(**{x: part.rows[x].map(_text), part.y: _finite(part.rows[part.y])})
+        colour = {"color": COLOURS[0]} if hue is None else {
+            "palette": {name: style.color for name, style in styles.items()}, "hue_order": list(styles),
+            "hue": rows[hue].map(_text)}
+        across, up = (part.y, x) if horizontal else (x, part.y)
+        sns.barplot(rows, x=across, y=up, order=categories, orient="y" if horizontal else "x", ax=axes, legend=False,
+                    errorbar="se", saturation=1, err_kws={"linewidth": 1, "color": "0.25"}, **colour)
+        _finish(axes, part._replace(x_label=part.y_label, y_label=part.x_label) if horizontal else part, ticks=False)
+        axes.grid(visible=False, axis="y" if horizontal else "x")
+        if not horizontal:
+            room = axes.get_subplotspec().get_gridspec().ncols * max(map(len, categories), default=0) * len(categories)
+            if room > 100:  # letters side by side would touch
+                axes.tick_params(axis="x", rotation=90)
+    if named:
+        _legend(figure, {name: Patch(color=style.color) for name, style in styles.items()})
+    return figure
+
+
+def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | None = None,
+            panel: str | None = None, x_label: Text = None, y_label: Text = None, size: float | None = None,
+            log_x: bool = False, log_y: bool = False, columns: int = 4) -> Figure:
+    """A point for each row, square panels.
+
+    Args:
+        frame, y, hue, panel, x_label, y_label, log_x, log_y, columns: as for :func:`curves`.
+        x: a numeric column.
+        size: area of a mark, in points²; by default smaller where there are many.
+    """
+    panels = _split(frame, x, y, panel, x_label, y_label)
+    styles = _styles(frame, hue)
+    n_columns = rows_and_columns(len(panels), min(columns, 4))[1]
+    figure, grid = _figure(len(panels), columns, min(WIDTH / n_columns, 4.5) + 0.3, styles if hue else ())
+    for axes, part in zip(grid, panels, strict=True):
+        area = size or (36 if len(part.rows) <= 100 else 6)
+        for name, rows in _by_hue(part.rows, hue, styles):
+            sns.scatterplot(x=_finite(rows[x], log_x), y=_finite(rows[part.y], log_y), color=styles[name].color,
+                            marker=styles[name].marker, s=area, linewidth=0.3 if area > 20 else 0, alpha=0.8, ax=axes)
+        _finish(axes, part, log_x=log_x, log_y=log_y, ticks=log_x)
+    if hue:
+        _legend(figure, {name: Line2D([], [], linestyle="", markersize=5, color=style.color, marker=style.marker)
+                         for name, style in styles.items()})
+    return figure
+
+
+def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: str = "", centre: float | None = None,
+             colour_label: str = "", shared_scale: bool = False, log: bool = False,
+             bars: Mapping[str, pd.Series] | None = None, bars_label: str | Mapping[str, str] = "",
+             columns: int | None = None) -> Figure:
+    """Matrices as coloured cells, the first row at the top; NaN is grey.
+
+    Args:
+        panels: title → matrix; index and columns name the ticks.
+        x_label, y_label: of the columns and the rows of every panel.
+        centre: the value that is white: blue is below it, red above. None: a sequence from light to dark.
+        colour_label: what the colours show.
+        shared_scale: one scale and one colour bar for all panels, else each has its own.
+        log: a logarithmic scale, which all share. What is not positive has the colour of the smallest positive value,
+            infinity that of the largest finite one.
+        bars: title → a value for each column of the matrix, drawn below it.
+        bars_label: what the bars show: one text beside them, or title → text above them.
+        columns: panels in a row; by default four with bars, else two.
+    """
+    panels = {title: matrix.astype(float) for title, matrix in panels.items()}
+    n_rows, n_columns = rows_and_columns(len(panels), columns or (4 if bars else 2))
+    map_height = np.clip(0.17 * max((len(matrix) for matrix in panels.values()), default=1), 1.2, 5.5)
+    shared = shared_scale or log
+    above = 0.95 if not shared else 0.55
+    below = 1.5 if bars else 0
+    figure = Figure(figsize=(WIDTH, (map_height + above + below) * n_rows + (0.3 if not bars else 0)))
+    FigureCanvasAgg(figure)  # seaborn measures text; without a canvas it would open a window for that
+    heights = [map_height + above, below] * n_rows if bars else None
+    grid = figure.subplots(n_rows * (2 if bars else 1), n_columns, squeeze=False, height_ratios=heights)
+    cells = grid[::2].flat if bars else grid.flat
+    lower = grid[1::2].flat if bars else [None] * grid.size
+    all_values = np.concatenate([matrix.to_numpy().ravel() for matrix in panels.values()]) if panels else np.zeros(0)
+    same_rows = len({tuple(matrix.index) for matrix in panels.values()}) == 1
+    titles = [*panels, *[None] * (n_rows * n_columns - len(panels))]
+    drawn = []
+    for position, (axes, bar_axes, title) in enumerate(zip(cells, lower, titles, strict=True)):
+        if title is None:
+            axes.set_visible(False)
+            if bars:
+                bar_axes.set_visible(False)
+            continue
+        matrix = panels[title]
+        scale = _scale(all_values if shared else matrix.to_numpy(), centre, log=log)
+        if log:
+            matrix = matrix.clip(scale["norm"].vmin, scale["norm"].vmax)
+        sns.heatmap(matrix, ax=axes, cbar=False, xticklabels=False, yticklabels=False, **scale)
+        axes.set_facecolor("0.85")
+        axes.set_title(wrapped(title, 90 // n_columns - 3), fontsize=10 if n_columns > 2 else 9)
+        first = position % n_columns == 0
+        _name_cells(axes.xaxis, list(matrix.columns) if not bars else [], WIDTH / n_columns - 0.6)
+        _name_cells(axes.yaxis, list(matrix.index) if first or not same_rows else [], map_height)
+        axes.set_xlabel("" if bars else x_label, fontsize=8)
+        axes.set_ylabel(y_label if first or not same_rows else "", fontsize=8)
+        drawn.append(axes)
+        if bars:
+            _bars_below(bar_axes, bars[title], bars, x_label, WIDTH / n_columns - 0.6)
+            if isinstance(bars_label, str):
+                bar_axes.set_ylabel(fill(bars_label, 18) if first else "", fontsize=8)
+            else:
+                bar_axes.set_title(wrapped(bars_label[title], 100 // n_columns - 1), fontsize=7)
+        if not shared:
+            _colour_bar(figure, axes, axes, colour_label, n_columns)
+    if shared and drawn:
+        _colour_bar(figure, drawn[0], grid, colour_label, 1)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+# --- tables into panels
+
+
+def _split(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], panel: str | None, x_label: Text,
+           y_label: Text) -> list[Panel]:
+    """The panels of a figure: for each column y the values of ``panel``, in order."""
+    y_labels = {y: None} if isinstance(y, str) else dict(y)
+    titles = _names(frame[panel]) if panel else [""]
+    found = []
+    for column, own_label in y_labels.items():
+        for title in titles or [""]:
+            rows = frame[frame[panel].map(_text) == title] if title else frame
+            found.append(Panel(title, rows, column, _label(x_label, title, column) or x,
+                               own_label or _label(y_label, title, column) or column))
+    return found
+
+
+def _label(text: Text, title: str, column: str) -> str | None:
+    return text.get(title, text.get(column)) if isinstance(text, Mapping) else text
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _names(column: pd.Series) -> list[str]:
+    """The names in a column: of a categorical in its order, numbers by size, else as they come."""
+    values = column.dropna()
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        unique = [value for value in values.cat.categories if (values == value).any()]
+    else:
+        unique = list(values.unique())
+        if pd.api.types.is_numeric_dtype(values):
+            unique.sort()
+    return [_text(value) for value in unique]
+
+
+def _by_hue(rows: pd.DataFrame, hue: str | None, styles: Mapping[str, Style]) -> list[tuple[str, pd.DataFrame]]:
+    if hue is None:
+        return [("", rows)]
+    own = rows[hue].map(_text)
+    return [(name, rows[own == name]) for name in styles if (own == name).any()]
+
+
+def _styles(frame: pd.DataFrame, hue: str | None) -> dict[str, Style]:
+    """A style for each name; ten names, such as digits, have the ten colours of tab10, more differ in their dashes."""
+    names = [""] if hue is None else _names(frame[hue])
+    colours = sns.color_palette("tab10").as_hex() if len(COLOURS) < len(names) <= 10 else COLOURS
+    return {name: Style(colours[i % len(colours)], MARKERS[i % len(MARKERS)],
+                        DASHES[i // len(colours) % len(DASHES)]) for i, name in enumerate(names)}
+
+
+def _finite(values: pd.Series, log: bool = False) -> pd.Series:
+    values = pd.to_numeric(values).astype(float)
+    return values.where(np.isfinite(values) & ((values > 0) | (not log)))
+
+
+# --- drawing
+
+
+def _figure(n: int, columns: int, height: float, names: Sequence[str] | Mapping[str, object]) -> tuple[
+        Figure, list[Axes]]:
+    """A figure of ``n`` panels of this height in inches, at most four in a row, with room for a legend of the names."""
+    rows, columns = rows_and_columns(n, min(columns, 4))
+    in_a_row = _names_in_a_row(names)
+    lines = -(-len(names) // in_a_row) * max((1 + len(name) // 90 for name in names), default=0)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.19 * lines + 0.1), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[n:]:
+        axes.set_visible(False)
+    return figure, grid[:n]
+
+
+def _names_in_a_row(names: Sequence[str] | Mapping[str, object]) -> int:
+    # A letter takes about 0.065 inches, the line beside a name 0.6.
+    longest = min(max(map(len, names), default=0), 90)
+    return max(1, min(int(WIDTH / (0.065 * longest + 0.6)), 5, len(names)))
+
+
+def _legend(figure: Figure, handles: Mapping[str, object]) -> None:
+    if handles:
+        figure.legend(handles.values(), [fill(name, 90) for name in handles], loc="outside lower center",
+                      ncols=_names_in_a_row(handles), fontsize=8, frameon=False)
+
+
+def _line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: Style, *, marks: bool, log_x: bool,
+          log_y: bool) -> None:
+    points = pd.DataFrame({"x": _finite(rows[x], log_x), "y": _finite(rows[y], log_y)}).dropna(subset="x")
+    has_value = points.groupby("x")["y"].count() > 0
+    stretches = (~has_value).cumsum()[has_value]
+    every = max(1, len(has_value) // 10) if len(has_value) > 15 else 1
+    for _, stretch in stretches.groupby(stretches):
+        part = points[points["x"].isin(stretch.index)].dropna()
+        sns.lineplot(part, x="x", y="y", ax=axes, errorbar="se" if part.duplicated("x").any() else None,
+                     color=style.color, linestyle=style.linestyle, linewidth=1.4, legend=False,
+                     **({"marker": style.marker, "markersize": 4, "markeredgewidth": 0, "markevery": every}
+                        if marks else {}))
+
+
+def _finish(axes: Axes, part: Panel, *, log_x: bool = False, log_y: bool = False, ticks: bool = True) -> None:
+    """Title, labels, scales, ticks and grid of a panel; a note where it is empty."""
+    axes.set_title(wrapped(part.title, 34 if axes.get_subplotspec().get_gridspec().ncols > 2 else 60), fontsize=9)
+    axes.set_xlabel(wrapped(part.x_label, 45), fontsize=8)
+    axes.set_ylabel(wrapped(part.y_label, 34), fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    if not axes.has_data():
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
+        axes.set(xticks=[], yticks=[])
+        return
+    if log_x:
+        _log_ticks(axes, "x")
+    elif ticks and all(np.equal(np.mod(line.get_xdata(), 1), 0).all() for line in axes.lines):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if log_y:
+        _log_ticks(axes, "y")
+
+
+def _log_ticks(axes: Axes, which: str) -> None:
+    """A logarithmic axis whose ticks are plain numbers: on x the values that are there, on y 1, 2 and 5 or powers."""
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_minor_formatter(NullFormatter())
+    if which == "x":
+        values = np.unique(np.concatenate([line.get_xdata() for line in axes.lines] or [np.array(
+            [point[0] for dots in axes.collections for point in dots.get_offsets()])]))
+        chosen: list[float] = []
+        for value in values[np.isfinite(values)]:
+            if not chosen or np.log(value / chosen[-1]) >= np.log(values[-1] / values[0]) / 6:
+                chosen.append(value)
+        axis.set_major_locator(LogLocator())
+        axis.set_ticks(chosen, [f"{value:g}" for value in chosen])
+        axis.set_minor_locator(NullLocator())
+        return
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,), numticks=7))
+    if low >= 1e-4 and high <= 1e5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+# --- heatmaps
+
+
+def _scale(values: np.ndarray, centre: float | None, *, log: bool) -> dict[str, object]:
+    """Colours of a heatmap, as seaborn takes them."""
+    finite = values[np.isfinite(values)]
+    if log:
+        finite = finite[finite > 0]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.1, 1.0)
+        return {"cmap": "rocket_r", "norm": LogNorm(low, high if high > low else 10 * low)}
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    if centre is None:
+        return {"cmap": "rocket_r", "vmin": low, "vmax": high if high > low else low + 1}
+    # Values on one side of the centre have the colours of that side alone.
+    reach = max(abs(high - centre), abs(low - centre)) or 1.0
+    return {"cmap": "RdBu_r", "center": centre, "vmin": centre - (reach if low < centre else 0),
+            "vmax": centre + (reach if high > centre or low >= centre else 0)}
+
+
+def _name_cells(axis, names: Sequence[object], room: float) -> None:
+    """Ticks at the middle of cells, as many as fit into so many inches."""
+    names = [_text(name) for name in names]
+    longest = max(map(len, names), default=1)
+    is_x = axis.axis_name == "x"
+    upright = not is_x or longest <= 2 or longest * 0.06 * len(names) < room
+    step = 1 + int(len(names) * (0.13 if not upright or not is_x else 0.06 * longest + 0.06) / room)
+    axis.set_ticks(np.arange(len(names))[::step] + 0.5, names[::step])
+    axis.set_tick_params(labelsize=7, length=2 if names else 0, labelrotation=0 if upright else 90)
+
+
+def _bars_below(axes: Axes, values: pd.Series, all_values: Mapping[str, pd.Series], x_label: str,
+                room: float) -> None:
+    axes.bar(np.arange(len(values)) + 0.5, values.to_numpy(float), color=COLOURS[0], width=0.85)
+    highest = np.nanmax([0.0, *(value for each in all_values.values() for value in each)])
+    axes.set(xlim=(0, len(values)), ylim=(0, 1 if highest <= 1 else 1.05 * highest))
+    axes.set_xlabel(x_label, fontsize=8)
+    _name_cells(axes.xaxis, list(values.index), room)
+    axes.tick_params(axis="y", labelsize=7)
+
+
+def _colour_bar(figure: Figure, axes: Axes, beside: object, label: str, n_columns: int) -> None:
+    where = {"location": "top", "pad": 0.02} if n_columns > 2 else {"location": "right", "pad": 0.01}
+    bar = figure.colorbar(axes.collections[0], ax=beside, shrink=0.9, **where)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(fill(label, 28), fontsize=7)
