@@ -7,7 +7,7 @@ panels of a figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -109,10 +110,13 @@ def bars(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | 
                     errorbar="se", saturation=1, err_kws={"linewidth": 1, "color": "0.25"}, **colour)
         _finish(axes, part._replace(x_label=part.y_label, y_label=part.x_label) if horizontal else part, ticks=False)
         axes.grid(visible=False, axis="y" if horizontal else "x")
-        if not horizontal:
-            room = axes.get_subplotspec().get_gridspec().ncols * max(map(len, categories), default=0) * len(categories)
-            if room > 100:  # letters side by side would touch
-                axes.tick_params(axis="x", rotation=90)
+        place = axes.get_subplotspec()
+        if horizontal and not place.is_first_col():
+            axes.tick_params(axis="y", labelleft=False)
+            axes.set_ylabel("")
+        elif not horizontal and place.get_gridspec().ncols * max(map(len, categories), default=0) * len(
+                categories) > 100:  # letters side by side would touch
+            axes.tick_params(axis="x", rotation=90)
     if named:
         _legend(figure, {name: Patch(color=style.color) for name, style in styles.items()})
     return figure
@@ -144,6 +148,13 @@ def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str
     return figure
 
 
+class _StillCanvas(FigureCanvasAgg):
+    """Draws nothing: seaborn draws the whole figure after each heatmap, to see whether tick labels touch."""
+
+    def draw(self) -> None:
+        self.figure.stale = False
+
+
 def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: str = "", centre: float | None = None,
              colour_label: str = "", shared_scale: bool = False, log: bool = False,
              bars: Mapping[str, pd.Series] | None = None, bars_label: str | Mapping[str, str] = "",
@@ -164,50 +175,40 @@ def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: 
     """
     panels = {title: matrix.astype(float) for title, matrix in panels.items()}
     n_rows, n_columns = rows_and_columns(len(panels), columns or (4 if bars else 2))
-    map_height = np.clip(0.17 * max((len(matrix) for matrix in panels.values()), default=1), 1.2, 5.5)
-    shared = shared_scale or log
-    above = 0.95 if not shared else 0.55
-    below = 1.5 if bars else 0
-    figure = Figure(figsize=(WIDTH, (map_height + above + below) * n_rows + (0.3 if not bars else 0)))
-    FigureCanvasAgg(figure)  # seaborn measures text; without a canvas it would open a window for that
-    heights = [map_height + above, below] * n_rows if bars else None
-    grid = figure.subplots(n_rows * (2 if bars else 1), n_columns, squeeze=False, height_ratios=heights)
-    cells = grid[::2].flat if bars else grid.flat
-    lower = grid[1::2].flat if bars else [None] * grid.size
-    all_values = np.concatenate([matrix.to_numpy().ravel() for matrix in panels.values()]) if panels else np.zeros(0)
-    same_rows = len({tuple(matrix.index) for matrix in panels.values()}) == 1
-    titles = [*panels, *[None] * (n_rows * n_columns - len(panels))]
-    drawn = []
-    for position, (axes, bar_axes, title) in enumerate(zip(cells, lower, titles, strict=True)):
-        if title is None:
-            axes.set_visible(False)
-            if bars:
-                bar_axes.set_visible(False)
-            continue
-        matrix = panels[title]
-        scale = _scale(all_values if shared else matrix.to_numpy(), centre, log=log)
+    shared, narrow = shared_scale or log, n_columns > 2
+    map_height = np.clip(0.15 * max((len(matrix) for matrix in panels.values()), default=1), 1.1, 5.5)
+    heights = [map_height + (1.0 if narrow and not shared else 0.6), *([1.5] if bars else [])]
+    figure = Figure(figsize=(WIDTH, sum(heights) * n_rows))
+    _StillCanvas(figure)
+    grid = figure.subplots(n_rows * len(heights), n_columns, squeeze=False, height_ratios=heights * n_rows)
+    places = grid.reshape(n_rows, len(heights), n_columns).swapaxes(1, 2).reshape(-1, len(heights))
+    values = np.concatenate([matrix.to_numpy().ravel() for matrix in panels.values()] or [np.zeros(1)])
+    own_rows = len({tuple(matrix.index) for matrix in panels.values()}) > 1
+    width = WIDTH / n_columns - 0.6
+    for place, (title, matrix) in zip(places, panels.items(), strict=False):
+        axes, is_named = place[0], own_rows or place[0].get_subplotspec().is_first_col()
+        scale = _scale(values if shared else matrix.to_numpy(), centre, log=log)
         if log:
             matrix = matrix.clip(scale["norm"].vmin, scale["norm"].vmax)
         sns.heatmap(matrix, ax=axes, cbar=False, xticklabels=False, yticklabels=False, **scale)
         axes.set_facecolor("0.85")
-        axes.set_title(wrapped(title, 90 // n_columns - 3), fontsize=10 if n_columns > 2 else 9)
-        first = position % n_columns == 0
-        _name_cells(axes.xaxis, list(matrix.columns) if not bars else [], WIDTH / n_columns - 0.6)
-        _name_cells(axes.yaxis, list(matrix.index) if first or not same_rows else [], map_height)
-        axes.set_xlabel("" if bars else x_label, fontsize=8)
-        axes.set_ylabel(y_label if first or not same_rows else "", fontsize=8)
-        drawn.append(axes)
+        _title(axes, title)
+        _name_cells(axes.xaxis, [] if bars else matrix.columns, width)
+        _name_cells(axes.yaxis, matrix.index if is_named else [], map_height)
+        place[-1].set_xlabel(x_label, fontsize=8)
+        axes.set_ylabel(y_label if is_named else "", fontsize=8)
         if bars:
-            _bars_below(bar_axes, bars[title], bars, x_label, WIDTH / n_columns - 0.6)
-            if isinstance(bars_label, str):
-                bar_axes.set_ylabel(fill(bars_label, 18) if first else "", fontsize=8)
-            else:
-                bar_axes.set_title(wrapped(bars_label[title], 100 // n_columns - 1), fontsize=7)
-        if not shared:
-            _colour_bar(figure, axes, axes, colour_label, n_columns)
-    if shared and drawn:
-        _colour_bar(figure, drawn[0], grid, colour_label, 1)
+            _bars_below(place[1], bars[title], max(1.0, *(each.max() for each in bars.values())), width)
+            if isinstance(bars_label, Mapping):
+                place[1].set_title(wrapped(bars_label[title], int(width / 0.055)), fontsize=7)
+            elif axes.get_subplotspec().is_first_col():
+                place[1].set_ylabel(fill(bars_label, 18), fontsize=8)
+    for axes in places[len(panels):].flat:
+        axes.set_visible(False)
     figure.set_layout_engine("constrained")
+    FigureCanvasAgg(figure)
+    for axes, *_ in places[:1 if shared else len(panels)]:
+        _colour_bar(figure, axes, grid if shared else axes, colour_label, above=narrow and not shared)
     return figure
 
 
@@ -223,13 +224,14 @@ def _split(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], panel: str |
     for column, own_label in y_labels.items():
         for title in titles or [""]:
             rows = frame[frame[panel].map(_text) == title] if title else frame
-            found.append(Panel(title, rows, column, _label(x_label, title, column) or x,
-                               own_label or _label(y_label, title, column) or column))
+            found.append(Panel(title, rows, column, _label(x_label, title, column, x),
+                               own_label or _label(y_label, title, column, column)))
     return found
 
 
-def _label(text: Text, title: str, column: str) -> str | None:
-    return text.get(title, text.get(column)) if isinstance(text, Mapping) else text
+def _label(text: Text, title: str, column: str, default: str) -> str:
+    own = text.get(title, text.get(column)) if isinstance(text, Mapping) else text
+    return default if own is None else own
 
 
 def _text(value: object) -> str:
@@ -310,9 +312,14 @@ def _line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: Style, *, marks
                         if marks else {}))
 
 
+def _title(axes: Axes, title: str) -> None:
+    width = WIDTH / axes.get_subplotspec().get_gridspec().ncols - 0.4
+    axes.set_title(wrapped(title, int(width / 0.08)), fontsize=9)
+
+
 def _finish(axes: Axes, part: Panel, *, log_x: bool = False, log_y: bool = False, ticks: bool = True) -> None:
     """Title, labels, scales, ticks and grid of a panel; a note where it is empty."""
-    axes.set_title(wrapped(part.title, 34 if axes.get_subplotspec().get_gridspec().ncols > 2 else 60), fontsize=9)
+    _title(axes, part.title)
     axes.set_xlabel(wrapped(part.x_label, 45), fontsize=8)
     axes.set_ylabel(wrapped(part.y_label, 34), fontsize=8)
     axes.tick_params(labelsize=7)
@@ -340,13 +347,15 @@ def _log_ticks(axes: Axes, which: str) -> None:
             [point[0] for dots in axes.collections for point in dots.get_offsets()])]))
         chosen: list[float] = []
         for value in values[np.isfinite(values)]:
-            if not chosen or np.log(value / chosen[-1]) >= np.log(values[-1] / values[0]) / 6:
+            if not chosen or np.log(value / chosen[-1]) >= np.log(values[-1] / values[0]) / 8:
                 chosen.append(value)
         axis.set_major_locator(LogLocator())
         axis.set_ticks(chosen, [f"{value:g}" for value in chosen])
         axis.set_minor_locator(NullLocator())
         return
-    low, high = axis.get_view_interval()
+    means = np.concatenate([line.get_ydata() for line in axes.lines] or [np.array(axes.get_ylim())])
+    low, high = np.nanmin(means) / 1.2, np.nanmax(means) * 1.2
+    axes.set_ylim(low, high)  # a band that reaches 0 has no end on this axis
     decades = np.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,), numticks=7))
     if low >= 1e-4 and high <= 1e5:
@@ -372,7 +381,7 @@ def _scale(values: np.ndarray, centre: float | None, *, log: bool) -> dict[str, 
             "vmax": centre + (reach if high > centre or low >= centre else 0)}
 
 
-def _name_cells(axis, names: Sequence[object], room: float) -> None:
+def _name_cells(axis: Axis, names: Iterable[object], room: float) -> None:
     """Ticks at the middle of cells, as many as fit into so many inches."""
     names = [_text(name) for name in names]
     longest = max(map(len, names), default=1)
@@ -383,18 +392,15 @@ def _name_cells(axis, names: Sequence[object], room: float) -> None:
     axis.set_tick_params(labelsize=7, length=2 if names else 0, labelrotation=0 if upright else 90)
 
 
-def _bars_below(axes: Axes, values: pd.Series, all_values: Mapping[str, pd.Series], x_label: str,
-                room: float) -> None:
+def _bars_below(axes: Axes, values: pd.Series, highest: float, room: float) -> None:
     axes.bar(np.arange(len(values)) + 0.5, values.to_numpy(float), color=COLOURS[0], width=0.85)
-    highest = np.nanmax([0.0, *(value for each in all_values.values() for value in each)])
-    axes.set(xlim=(0, len(values)), ylim=(0, 1 if highest <= 1 else 1.05 * highest))
-    axes.set_xlabel(x_label, fontsize=8)
-    _name_cells(axes.xaxis, list(values.index), room)
+    axes.set(xlim=(0, len(values)), ylim=(0, highest))
+    _name_cells(axes.xaxis, values.index, room)
     axes.tick_params(axis="y", labelsize=7)
 
 
-def _colour_bar(figure: Figure, axes: Axes, beside: object, label: str, n_columns: int) -> None:
-    where = {"location": "top", "pad": 0.02} if n_columns > 2 else {"location": "right", "pad": 0.01}
+def _colour_bar(figure: Figure, axes: Axes, beside: Axes | np.ndarray, label: str, *, above: bool) -> None:
+    where = {"location": "top", "pad": 0.02} if above else {"location": "right", "pad": 0.01, "aspect": 30}
     bar = figure.colorbar(axes.collections[0], ax=beside, shrink=0.9, **where)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6)
