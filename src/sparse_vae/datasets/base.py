@@ -43,6 +43,8 @@ class Dataset:
         likelihood: the family that suits the observations, ``"bernoulli"`` (values in [0, 1]) or ``"gaussian"``.
         classes: names of the labels, empty where there are none.
         factor_names: names of the columns of ``Split.factors``, empty where they are not known.
+        loadings: what a unit of each source adds to an observation, float32 ``(n_factors, *input_shape)``, where
+            observations are sums of that and noise; None elsewhere.
         feature_names: names of the features of vector data, empty otherwise.
         description: one sentence for the report: what it is, where it comes from.
     """
@@ -53,6 +55,7 @@ class Dataset:
     likelihood: str
     classes: tuple[str, ...] = ()
     factor_names: tuple[str, ...] = ()
+    loadings: Tensor | None = None
     feature_names: tuple[str, ...] = ()
     description: str = ""
 

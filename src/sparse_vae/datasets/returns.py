@@ -62,7 +62,7 @@ def load_returns(n_days: int = 5_000, n_assets: int = 50, n_factors: int = 8, no
     if csv is None:
         market = simulate_returns(n_days, n_assets, n_factors, noise, seed)
         return _dataset(market.returns, test_share, [f"asset {i + 1}" for i in range(n_assets)], classes=tuple(REGIMES),
-                        y=market.regimes, factors=market.factors)
+                        y=market.regimes, factors=market.factors, loadings=market.loadings)
     assets, returns = read_returns(csv)
     description = f"Daily returns of {len(assets)} assets on {len(returns):,} days, from {Path(csv).name}."
     return _dataset(returns, test_share, assets, description=description)
@@ -173,7 +173,8 @@ def _number(text: str, place: str) -> float:
 
 
 def _dataset(returns: np.ndarray, test_share: float, assets: list[str], y: np.ndarray | None = None,
-             factors: np.ndarray | None = None, classes: tuple[str, ...] = (), description: str = "") -> Dataset:
+             factors: np.ndarray | None = None, loadings: np.ndarray | None = None, classes: tuple[str, ...] = (),
+             description: str = "") -> Dataset:
     n_train = len(returns) - round(test_share * len(returns))
     training = returns[:n_train]
     still = np.ptp(training, axis=0) == 0
@@ -188,4 +189,5 @@ def _dataset(returns: np.ndarray, test_share: float, assets: list[str], y: np.nd
 
     names = () if factors is None else tuple(f"factor {k + 1}" for k in range(factors.shape[1]))
     return Dataset("returns", split(slice(n_train)), split(slice(n_train, None)), likelihood="gaussian",
-                   classes=classes, factor_names=names, feature_names=tuple(assets), description=description)
+                   classes=classes, factor_names=names, feature_names=tuple(assets), description=description,
+                   loadings=None if loadings is None else torch.tensor(loadings / deviation, dtype=torch.float32))

@@ -52,7 +52,7 @@ def load_sinusoids(n_train: int = 2_000, n_test: int = 1_000, length: int = 128,
     train, test = (_draw(n, atoms, n_components, noise, torch.Generator().manual_seed(2 * seed + part))
                    for part, n in enumerate((n_train, n_test)))
     names = tuple(f"{wave} {f}" for wave in ("sin", "cos") for f in range(1, n_frequencies + 1))
-    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names)
+    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names, loadings=atoms)
 
 
 def sinusoid_atoms(length: int = 128, n_frequencies: int = 19) -> Tensor:

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "disentanglement": ["DCI", "SourceMatching", "dci", "matched_sources", "mutual_information_gap", "sap",
                         "squared_correlation", "threshold_accuracy"],
     "features": ["smoothness", "spread", "unit_responses"],
-    "likelihood": ["importance_weighted_nll"],
+    "likelihood": ["importance_weighted_bounds", "importance_weighted_nll"],
     "probes": ["knn_probe", "labelled_subset", "logistic_probe"],
     "reconstruction": ["mean_squared_error", "psnr", "ssim"],
     "selectivity": ["Selectivity", "class_selectivity"],

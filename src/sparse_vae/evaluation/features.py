@@ -7,6 +7,9 @@ from torch import Tensor
 
 from sparse_vae.models.base import LatentVariableModel
 
+CODES_AT_ONCE = 2048
+"""That are decoded together, which bounds the memory of :func:`unit_responses`."""
+
 
 @torch.no_grad()
 def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 64) -> Tensor:
@@ -21,17 +24,28 @@ def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 
         codes: codes of observations, ``(n, latent_dim)``.
         n_codes: how many codes to average over, the first that use the dimension.
     """
-    responses = []
-    for j in range(codes.shape[1]):
-        whole = codes[codes[:, j] != 0][:n_codes]
-        if not len(whole):
-            whole = torch.zeros_like(codes[:1])
-            whole[:, j] = 1
-        without = whole.clone()
-        without[:, j] = 0
-        change = model.decode_mean(whole) - model.decode_mean(without)
-        responses.append((change * whole[:, j].sign().view(-1, *[1] * (change.ndim - 1))).mean(0))
-    return torch.stack(responses)
+    latent_dim = codes.shape[1]
+    nothing = model.decode_mean(codes.new_zeros(1, latent_dim))
+    used = (codes != 0).T.contiguous()
+    silent = ~used.any(1)
+    responses = nothing.new_zeros(latent_dim, *nothing.shape[1:])
+    if silent.any():
+        responses[silent] = model.decode_mean(torch.eye(latent_dim).to(codes)[silent]) - nothing
+    for units in (~silent).nonzero()[:, 0].split(max(1, CODES_AT_ONCE // n_codes)):
+        rows = [used[j].nonzero()[:n_codes, 0] for j in units]
+        counts = torch.tensor([len(own) for own in rows], device=codes.device)
+        unit = torch.arange(len(units), device=codes.device).repeat_interleave(counts)  # of each code
+        # Where codes are dense the same few serve all dimensions.
+        chosen, place = torch.cat(rows).unique(return_inverse=True)
+        without = codes[chosen][place]
+        at = torch.arange(len(place), device=codes.device), units[unit]
+        signs = without[at].sign()
+        without[at] = 0
+        change = model.decode_mean(codes[chosen])[place] - model.decode_mean(without)
+        change *= signs.view(-1, *[1] * (change.ndim - 1))
+        sums = torch.zeros_like(responses[units]).index_add_(0, unit, change)
+        responses[units] = sums / counts.view(-1, *[1] * (change.ndim - 1))
+    return responses
 
 
 def smoothness(features: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ Its mean falls with K: from −ELBO at K = 1 towards −ln p(x).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from sparse_vae.checks import check_integer
+from sparse_vae.checks import SettingError, check_integer
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.training import EVALUATION_BATCH
 
@@ -40,13 +41,47 @@ def importance_weighted_nll(model: LatentVariableModel, x: Tensor, n_samples: in
                       for batch in x.split(batch_size)]).to(x)
 
 
+@torch.no_grad()
+def importance_weighted_bounds(model: LatentVariableModel, x: Tensor, counts: Iterable[int], *,
+                               batch_size: int = EVALUATION_BATCH,
+                               generator: torch.Generator | None = None) -> Tensor:
+    """The mean of the bound L_K over observations for several K, from one draw, nats, float64 ``(len(counts),)``.
+
+    As many samples are drawn as the largest K; for a smaller one they are divided into groups, each of which gives the
+    bound, so that the bounds share their noise. Memory grows with the largest K times the number of observations.
+
+    Args:
+        counts: K, each at least 1 and a divisor of the largest.
+        model, x, batch_size, generator: as for :func:`importance_weighted_nll`.
+
+    Raises:
+        SettingError: ``counts`` or ``batch_size`` out of range.
+    """
+    counts = [check_integer("counts", count, minimum=1) for count in counts]
+    check_integer("batch_size", batch_size, minimum=1)
+    if not counts or any(max(counts) % count for count in counts):
+        raise SettingError(f"counts must divide the largest of them; got {counts}")
+    log_weights = torch.cat([torch.cat(list(_log_weights(model, batch, max(counts), batch_size, generator)))
+                             for batch in x.split(batch_size)], 1)  # (samples, observations)
+    return torch.stack([math.log(count) - log_weights.unflatten(0, (-1, count)).logsumexp(1).mean()
+                        for count in counts])
+
+
 def _log_sum_of_weights(model: LatentVariableModel, x: Tensor, n_samples: int, batch_size: int,
                         generator: torch.Generator | None) -> Tensor:
-    """ln Σ_k p(x, z_k) / q(z_k|x), summed in float64 on the CPU since not every device has it, ``(batch,)``."""
-    at_once = max(1, batch_size // len(x))
+    """ln Σ_k p(x, z_k) / q(z_k|x), ``(batch,)``."""
     total = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    for log_weights in _log_weights(model, x, n_samples, batch_size, generator):
+        total = total.logaddexp(log_weights.logsumexp(0))
+    return total
+
+
+def _log_weights(model: LatentVariableModel, x: Tensor, n_samples: int, batch_size: int,
+                 generator: torch.Generator | None) -> Iterator[Tensor]:
+    """ln p(x, z_k) / q(z_k|x) for all samples, some at a time, ``(samples, batch)``; in float64 on the CPU since not
+    every device has it."""
+    at_once = max(1, batch_size // len(x))
     for done in range(0, n_samples, at_once):
         copies = x.expand(min(at_once, n_samples - done), *x.shape)
         log_weights = model.log_importance_weight(copies.flatten(0, 1), generator=generator)
-        total = total.logaddexp(log_weights.view(copies.shape[:2]).cpu().double().logsumexp(0))
-    return total
+        yield log_weights.view(copies.shape[:2]).cpu().double()
