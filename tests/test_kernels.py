@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from sparse_vae.report import kernels
-from sparse_vae.report.suites import execute_notebook
+from sparse_vae.report.execution import execute_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 
@@ -32,8 +33,9 @@ def run_code(tmp_path):
 
 @linux_only
 def test_kernels_are_forked_with_the_libraries_imported(run_code):
-    parents = [int(run_code("import os; print(os.getppid())")) for _ in range(2)]
-    assert parents == [kernels._zygote.process.pid] * 2
+    parents = {int(run_code("import os; print(os.getppid())")) for _ in range(2)}
+    assert len(parents) == 1
+    assert parents != {os.getpid()}
     assert run_code(f"import sys; print([name for name in {kernels.LIBRARIES} if name not in sys.modules])") == "[]\n"
 
 
@@ -69,41 +71,40 @@ def test_a_kernel_that_dies_is_an_error_and_the_next_one_lives(run_code):
 
 
 @linux_only
-def test_kernels_do_without_a_zygote_that_dies_or_cannot_start(run_code, monkeypatch):
-    run_code("")
-    os.kill(kernels._zygote.process.pid, signal.SIGKILL)
-    kernels._zygote.process.wait()
-    assert run_code("import os; print(os.getppid())") == f"{kernels._zygote.process.pid}\n"
-    answer_no = ["sed", "--unbuffered", "s/.*/no/"]
-    with subprocess.Popen(answer_no, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as unable:
-        monkeypatch.setattr(kernels._zygote, "process", unable)
-        assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
+def test_a_fork_server_that_dies_is_started_again(run_code):
+    before = int(run_code("import os; print(os.getppid())"))
+    os.kill(before, signal.SIGKILL)
+    assert run_code("print('alive')") == "alive\n"
+    after = int(run_code("import os; print(os.getppid())"))
+    assert after not in (before, os.getpid())
 
 
 @linux_only
-def test_a_kernel_is_watched_and_signalled_through_its_zygote(run_code):
-    run_code("")
-    kernel = kernels._fork(["--no-such-option"], os.getcwd(), dict(os.environ))
-    while kernel.poll() is None:
-        pass
-    assert kernel.poll() == kernel.wait() != 0
-    kernel = kernels._fork(["--quiet"], os.getcwd(), dict(os.environ))
+def test_where_nothing_can_be_forked_kernels_start_as_jupyter_starts_them(run_code, monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
+
+
+@linux_only
+def test_a_kernel_is_watched_and_signalled():
+    kernel = kernels._Kernel(kernels._fork(["--no-such-option"], os.getcwd(), dict(os.environ)))
+    assert kernel.wait() == kernel.poll() != 0
+    kernel = kernels._Kernel(kernels._fork(["--quiet"], os.getcwd(), dict(os.environ)))
     kernel.kill()
-    while kernel.poll() is None:
-        pass
-    assert kernel.poll() == -signal.SIGKILL
-    kernel.terminate()  # of what has ended, does nothing
+    assert kernel.wait() == -signal.SIGKILL
+    kernel.send_signal(signal.SIGTERM)  # to what has ended, does nothing
 
 
 @linux_only
 def test_nothing_stays_behind(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(600)")])
     nbformat.write(notebook, tmp_path / "sleep.ipynb")
-    code = ("import pathlib, sys; from sparse_vae.report.suites import execute_notebook; folder = pathlib.Path(sys.argv[1])\n"
+    code = ("import pathlib, sys\nfrom sparse_vae.report.execution import execute_notebook\n"
+            "folder = pathlib.Path(sys.argv[1])\n"
             "execute_notebook(folder / 'sleep.ipynb', folder / 'out.ipynb', {}, folder)")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as owner:
         descendants = []
-        while not any(process.ppid() != owner.pid for process in descendants):  # until there is a zygote's kernel
+        while not any(process.ppid() != owner.pid for process in descendants):  # until there is a fork server's kernel
             descendants = psutil.Process(owner.pid).children(recursive=True)
         owner.kill()
     _, alive = psutil.wait_procs(descendants, timeout=30)

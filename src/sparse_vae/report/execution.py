@@ -197,8 +197,10 @@ def _ignore_interrupts() -> None:
 @contextmanager
 def local_cluster(jobs: int) -> Iterator[str]:
     """Address of a scheduler on this machine: a single-threaded process for each core, no more than there are jobs."""
+    import dask
     from dask.distributed import Client, LocalCluster
 
+    dask.config.set({"distributed.worker.daemon": False})  # so that workers can fork kernels
     workers = max(1, min(os.cpu_count() or 1, jobs))
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                       memory_limit=0, silence_logs="CRITICAL") as cluster:
