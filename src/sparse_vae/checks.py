@@ -37,12 +37,22 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> SettingError:
     return SettingError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(known)}")
 
 
+def allowed_choices(choices: Iterable[str]) -> str:
+    """What :func:`check_choice` asks for, in words."""
+    return f"one of {', '.join(choices)}"
+
+
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """``value`` if it is one of ``choices``, else a :class:`SettingError`."""
     choices = list(choices)
     if value not in choices:
-        raise SettingError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        raise SettingError(f"{name} must be {allowed_choices(choices)}; got {value!r}")
     return value
+
+
+def allowed_integers(minimum: int, maximum: int | None = None) -> str:
+    """What :func:`check_integer` asks for, in words."""
+    return f"an integer of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
@@ -52,7 +62,7 @@ def check_integer(name: str, value: object, *, minimum: int, maximum: int | None
     """
     if maximum is None and isinstance(value, int) and value > LARGEST_INTEGER:
         maximum = LARGEST_INTEGER
-    allowed = f"an integer of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
+    allowed = allowed_integers(minimum, maximum)
     if isinstance(value, bool) or not isinstance(value, int):
         raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")
     if value < minimum or (maximum is not None and value > maximum):
@@ -60,15 +70,21 @@ def check_integer(name: str, value: object, *, minimum: int, maximum: int | None
     return value
 
 
+def allowed_numbers(*, above: float | None = None, minimum: float | None = None, below: float | None = None,
+                    maximum: float | None = None) -> str:
+    """What :func:`check_number` asks for, in words."""
+    bounds = {"above": above, "at least": minimum, "below": below, "at most": maximum}
+    given = [f"{words} {bound}" for words, bound in bounds.items() if bound is not None]
+    return " ".join(["a finite number", " and ".join(given)]).strip()
+
+
 def check_number(name: str, value: object, *, above: float | None = None, minimum: float | None = None,
-                 maximum: float | None = None) -> float:
+                 below: float | None = None, maximum: float | None = None) -> float:
     """``value`` as a float if it is finite and within the bounds, else a :class:`SettingError`.
 
-    ``above`` excludes the bound itself, ``minimum`` and ``maximum`` include it.
+    ``above`` and ``below`` exclude the bound itself, ``minimum`` and ``maximum`` include it.
     """
-    bounds = [f"above {above}" if above is not None else "", f"at least {minimum}" if minimum is not None else "",
-              f"at most {maximum}" if maximum is not None else ""]
-    allowed = " ".join(["a finite number", " and ".join(b for b in bounds if b)]).strip()
+    allowed = allowed_numbers(above=above, minimum=minimum, below=below, maximum=maximum)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SettingError(f"{name} must be {allowed}; got {value!r} ({type(value).__name__})")
     try:
@@ -76,7 +92,8 @@ def check_number(name: str, value: object, *, above: float | None = None, minimu
     except OverflowError:
         raise SettingError(f"{name} must be {allowed}; got an integer beyond the largest float") from None
     if (not math.isfinite(number) or (above is not None and value <= above)
-            or (minimum is not None and value < minimum) or (maximum is not None and value > maximum)):
+            or (minimum is not None and value < minimum) or (below is not None and value >= below)
+            or (maximum is not None and value > maximum)):
         raise SettingError(f"{name} must be {allowed}; got {value!r}")
     return number
 

@@ -7,17 +7,16 @@ follow it.
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from sparse_vae.checks import SettingError, unknown_name
-from sparse_vae.datasets import Dataset, dataset_settings, load_dataset
-from sparse_vae.models import LatentVariableModel, make_model, model_settings
-from sparse_vae.training import TrainingSettings
+from sparse_vae.checks import unknown_name
+from sparse_vae.datasets import Dataset, check_dataset_settings, dataset_settings, load_dataset
+from sparse_vae.models import LatentVariableModel, make_model, model_class, model_settings
+from sparse_vae.training import TRAINING_SETTINGS, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,14 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values: dict) -> RunConfig:
         """The inverse of ``dataclasses.asdict``; settings that are newer than the record have their defaults."""
-        current = _defaults(values["model"], values["dataset"])
-        return cls(
-            values["model"], values["dataset"],
-            {**current.model_settings, **values["model_settings"]},
-            {**current.dataset_settings, **values["dataset_settings"]},
-            TrainingSettings(**values["training"]))
+        of_dataset = {f"dataset.{name}": value for name, value in dict(values["dataset_settings"]).items()}
+        return configure(values["model"], values["dataset"], **values["model_settings"], **values["training"],
+                         **of_dataset)
 
     @property
     def title(self) -> str:
         """What figures and tables call the model; the settings that go with the size of the code are not all in it."""
-        return make_model(self.model, (1, 1, 1), **self.model_settings).title
+        return model_class(self.model).title_of(self.model_settings)
 
 
 def configure(model: str, dataset: str, **settings) -> RunConfig:
@@ -61,42 +57,23 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
     Raises:
         SettingError: an unknown name, with the nearest one, or a value out of range.
     """
-    training_names = {f.name for f in fields(TrainingSettings)}
     of_model, of_dataset = model_settings(model), dataset_settings(dataset)
-    # The likelihood follows the data unless it is given.
-    of_model.pop("likelihood")
-    training = {}
+    for_training, for_model, for_dataset = {}, {}, {}
     for name, value in settings.items():
-        if name in training_names:
-            training[name] = value
-        elif name in of_model or name == "likelihood":
-            of_model[name] = value
+        if name in TRAINING_SETTINGS:
+            for_training[name] = value
+        elif name in of_model:
+            for_model[name] = value
         elif name.removeprefix("dataset.") in of_dataset:
-            of_dataset[name.removeprefix("dataset.")] = value
+            for_dataset[name.removeprefix("dataset.")] = value
         else:
-            known = [*sorted(training_names), *of_model, "likelihood", *(f"dataset.{key}" for key in of_dataset)]
+            known = [*sorted(TRAINING_SETTINGS), *of_model, *(f"dataset.{key}" for key in of_dataset)]
             raise unknown_name(f"setting for {model} on {dataset}", name, known)
-    if of_dataset.get("csv") is not None:
-        of_dataset["csv"] = _path_text("csv", of_dataset["csv"])
-    # Building a small twin checks the model's settings before any data is read.
-    try:
-        make_model(model, (1, 1, 1), **of_model)
-    except RuntimeError as error:  # of torch, which lacks the memory
-        used = ", ".join(f"{key}={value}" for key, value in of_model.items())
-        raise SettingError(f"{model} cannot be built with {used}: {error}") from error
-    return RunConfig(model, dataset, of_model, of_dataset, TrainingSettings(**training))
-
-
-@cache
-def _defaults(model: str, dataset: str) -> RunConfig:
-    return configure(model, dataset)
-
-
-def _path_text(name: str, path: object) -> str:
-    """A path as the record of a run takes it."""
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise SettingError(f"{name} must be the path of a file; got {path!r} ({type(path).__name__})")
-    return os.fspath(path)
+    checked = model_class(model).check_settings(for_model)
+    if "likelihood" not in for_model:
+        checked.pop("likelihood", None)  # it follows the data
+    return RunConfig(model, dataset, checked, check_dataset_settings(dataset, for_dataset),
+                     TrainingSettings(**for_training))
 
 
 @cache

@@ -13,16 +13,17 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sparse_vae.checks import ExplainedError, SettingError, check_choice, check_integer, check_number
+from sparse_vae.checks import ExplainedError, SettingError
 from sparse_vae.datasets.base import Dataset
 from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.settings import Choice, Flag, Integer, Number, Setting, check_settings
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -36,39 +37,25 @@ class DivergenceError(ExplainedError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; checked when made.
+    """How to train; checked when made. Precision holds for products in networks: losses and evaluations are float32."""
 
-    Attributes:
-        epochs: passes over the training data, at least 1.
-        batch_size: observations for each step, at least 1; the last batch of an epoch may be smaller.
-        learning_rate: Adam's step size, above 0 and at most 1.
-        decay: last fraction of the steps, in [0, 1], over which the learning rate falls linearly to 0.
-        seed: of the initial weights, the order of the batches and the noise; at least 0.
-        device: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"``: the first of these that there is.
-        precision: ``"bfloat16"`` autocasts the networks' products, ``"float32"`` does not; ``"auto"`` is bfloat16
-            where the hardware multiplies it natively. Losses and evaluations are float32 in any case.
-        channels_last: store convolution weights in the layout that is fast for them.
-    """
-
-    epochs: int = 25
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    decay: float = 0.4
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    channels_last: bool = True
+    epochs: int = Integer(25, "passes over the training data").field
+    batch_size: int = Integer(128, "observations for each step; an epoch's last batch may be smaller").field
+    learning_rate: float = Number(1e-3, "Adam's step size", above=0, maximum=1).field
+    decay: float = Number(0.4, "last fraction of the steps, over which the learning rate falls linearly to 0",
+                          minimum=0, maximum=1).field
+    seed: int = Integer(0, "of the initial weights, the order of the batches and the noise", minimum=0,
+                        maximum=2**32 - 1).field
+    device: str = Choice("auto", "where to train; auto is the first that there is", choices=DEVICES).field
+    precision: str = Choice("auto", "of the networks' products; auto is bfloat16 where the hardware multiplies it "
+                            "natively", choices=PRECISIONS).field
+    channels_last: bool = Flag(True, "store convolution weights in the layout that is fast for them").field
 
     def __post_init__(self):
-        check_integer("epochs", self.epochs, minimum=1)
-        check_integer("batch_size", self.batch_size, minimum=1)
-        check_number("learning_rate", self.learning_rate, above=0, maximum=1)
-        check_number("decay", self.decay, minimum=0, maximum=1)
-        check_integer("seed", self.seed, minimum=0, maximum=2**32 - 1)
-        check_choice("device", self.device, DEVICES)
-        check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.channels_last, bool):
-            raise SettingError(f"channels_last must be true or false; got {self.channels_last!r}")
+        check_settings(TRAINING_SETTINGS, vars(self), of="the training")
+
+
+TRAINING_SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(TrainingSettings)}
 
 
 @dataclass

@@ -1,15 +1,16 @@
 """The data sets: ``load_dataset(name)`` gives tensors in memory, classes and, where they are known, the true sources.
 
 To add one, write a file with a function that returns a :class:`Dataset` and add a line to the registry below.
-The function's keyword arguments are its settings, the first line of its docstring is its description; it takes
-``root``, the data folder, only if it reads files.
+It declares its settings (:func:`sparse_vae.settings.takes_settings`), the first line of its docstring is its
+description; it takes ``root``, the data folder, only if it reads files.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,20 +18,21 @@ from sparse_vae.checks import unknown_name
 from sparse_vae.datasets import digits, mnist, returns, sinusoids, smiley, uci_har
 from sparse_vae.datasets.base import DataError, Dataset, Split
 from sparse_vae.datasets.download import RemoteFile, fetch
+from sparse_vae.settings import Setting, setting_lines
 
-__all__ = ["DataError", "Dataset", "Split", "dataset_names", "dataset_settings", "describe_datasets", "download",
-           "load_dataset"]
+__all__ = ["DataError", "Dataset", "Split", "check_dataset_settings", "dataset_lines", "dataset_names",
+           "dataset_settings", "describe_datasets", "download", "load_dataset"]
 
 
 class _Entry(NamedTuple):
     load: Callable[..., Dataset]
-    files: Callable[[], list[RemoteFile]] = list  # what has to be downloaded first; nothing by default
+    files: Callable[[], list[RemoteFile]] | None = None  # what has to be downloaded first
 
 
 _REGISTRY = {
     "digits": _Entry(digits.load_digits),
-    "mnist": _Entry(mnist.load_mnist, mnist.mnist_files),
-    "fashion-mnist": _Entry(mnist.load_fashion_mnist, mnist.fashion_mnist_files),
+    "mnist": _Entry(mnist.load_mnist, partial(mnist.archives_of, "mnist")),
+    "fashion-mnist": _Entry(mnist.load_fashion_mnist, partial(mnist.archives_of, "fashion-mnist")),
     "smiley": _Entry(smiley.load_smiley),
     "sinusoids": _Entry(sinusoids.load_sinusoids),
     "uci-har": _Entry(uci_har.load_uci_har, uci_har.uci_har_files),
@@ -48,10 +50,20 @@ def describe_datasets() -> dict[str, str]:
     return {name: _description(entry) for name, entry in _REGISTRY.items()}
 
 
-def dataset_settings(name: str) -> dict[str, object]:
-    """The settings a data set takes and their defaults, by name."""
-    parameters = inspect.signature(_entry(name).load).parameters
-    return {setting: parameter.default for setting, parameter in parameters.items() if setting != "root"}
+def dataset_settings(name: str) -> dict[str, Setting]:
+    """The settings a data set takes."""
+    return _entry(name).load.settings
+
+
+def check_dataset_settings(name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """The value of every setting of a data set, checked; nothing is loaded."""
+    return _entry(name).load.check(given, of=f"data set {name!r}")
+
+
+def dataset_lines() -> list[str]:
+    """What there is, for people: every data set with its settings."""
+    return [line for name, entry in _REGISTRY.items()
+            for line in [name, *(f"    {text}" for text in [_description(entry), *setting_lines(entry.load.settings)])]]
 
 
 def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:
@@ -62,7 +74,7 @@ def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:
     Args:
         name: one of :func:`dataset_names`.
         root: the data folder, for the data sets that are downloaded.
-        settings: those of the data set, keyword arguments of its loader; each has a default.
+        settings: those of the data set, :func:`dataset_settings`; each has a default.
 
     Raises:
         SettingError: an unknown name, an unknown setting, or a value that cannot be used.
@@ -71,13 +83,8 @@ def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:
     >>> load_dataset("digits").train.x.shape
     torch.Size([1437, 1, 8, 8])
     """
-    entry = _entry(name)
-    known = dataset_settings(name)
-    for setting in settings:
-        if setting not in known:
-            raise unknown_name(f"setting of data set {name!r}", setting, known)
-    needs_root = "root" in inspect.signature(entry.load).parameters
-    data = entry.load(**settings, **({"root": root} if needs_root else {}))
+    entry, values = _entry(name), check_dataset_settings(name, settings)
+    data = entry.load(**values, **({"root": root} if entry.files else {}))
     return data if data.description else dataclasses.replace(data, description=_description(entry))
 
 
@@ -97,7 +104,8 @@ def download(names: str | Iterable[str] | None = None, root: str | Path = "data"
     elif isinstance(names, str):
         names = [names]
     for entry in [_entry(name) for name in names]:  # all names are looked up before anything is downloaded
-        fetch(entry.files(), root, mirror, progress)
+        if entry.files:
+            fetch(entry.files(), root, mirror, progress)
 
 
 def _entry(name: str) -> _Entry:

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from sparse_vae.datasets.base import Dataset, Split
+from sparse_vae.settings import takes_settings
 
 N_TEST = 360  # a fifth of 1,797
 SPLIT_SEED = 0
 
 
+@takes_settings({})
 def load_digits() -> Dataset:
     """Real handwritten digits, 1,797 grey images of 8×8 pixels, that come with scikit-learn (UCI Optdigits).
 

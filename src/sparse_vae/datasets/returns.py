@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sparse_vae.checks import check_integer, check_number
 from sparse_vae.datasets.base import DataError, Dataset, Split
+from sparse_vae.settings import File, Integer, Number, takes_settings
 
 
 class Regime(NamedTuple):
@@ -40,25 +40,31 @@ OTHER_LOADINGS = 0.1  # probability that an asset loads on a factor that is not 
 MIN_DAYS = 30
 
 
-def load_returns(n_days: int = 5_000, n_assets: int = 50, n_factors: int = 8, noise: float = 0.5,
-                 test_share: float = 0.2, seed: int = 0, csv: str | Path | None = None) -> Dataset:
+MARKET = {
+    "n_days": Integer(5_000, "days in both parts together", minimum=MIN_DAYS),
+    "n_assets": Integer(50, "assets of the market"),
+    "n_factors": Integer(8, "factors of the market"),
+    "noise": Number(0.5, "standard deviation of an asset's own moves, in percent a day", minimum=0),
+}
+SEED = {"seed": Integer(0, "of the simulation", minimum=0)}
+
+
+@takes_settings({
+    **MARKET,
+    "test_share": Number(0.2, "share of the days, the last ones, in the test part", minimum=0.05, maximum=0.95),
+    **SEED,
+    "csv": File(None, "CSV file of your own returns instead of the simulation (see read_returns); regimes and factors "
+                "are then unknown, and of the other settings only test_share is used"),
+})
+def load_returns(n_days: int, n_assets: int, n_factors: int, noise: float, test_share: float, seed: int,
+                 csv: str | None) -> Dataset:
     """Daily returns of 50 simulated assets, driven by few factors that wake and sleep with hidden market regimes.
 
     The training part comes first in time, the test part after it. ``x`` is ``(n, n_assets)``, standardised: every
     asset has mean 0 and standard deviation 1 over the training days. ``factors`` are what the factors did, in percent,
     0 where asleep; ``y`` is the regime. :func:`simulate_returns` gives loadings and unscaled returns of the same
     market.
-
-    Args:
-        n_days: days in both parts together.
-        n_assets, n_factors: size of the market.
-        noise: standard deviation of an asset's own moves, in percent a day.
-        test_share: share of the days that are in the test part, in [0.05, 0.95].
-        seed: of the simulation.
-        csv: a CSV file of your own returns instead of the simulation, read by :func:`read_returns`; regimes and
-            factors are then unknown, and only ``test_share`` of the other settings is used.
     """
-    check_number("test_share", test_share, minimum=0.05, maximum=0.95)
     if csv is None:
         market = simulate_returns(n_days, n_assets, n_factors, noise, seed)
         return _dataset(market.returns, test_share, [f"asset {i + 1}" for i in range(n_assets)], classes=tuple(REGIMES),
@@ -84,15 +90,10 @@ class Market(NamedTuple):
     regimes: np.ndarray
 
 
-def simulate_returns(n_days: int = 5_000, n_assets: int = 50, n_factors: int = 8, noise: float = 0.5,
-                     seed: int = 0) -> Market:
+@takes_settings({**MARKET, **SEED})
+def simulate_returns(n_days: int, n_assets: int, n_factors: int, noise: float, seed: int) -> Market:
     """The simulated market; the settings are those of :func:`load_returns`."""
-    check_integer("n_days", n_days, minimum=MIN_DAYS)
-    check_integer("n_assets", n_assets, minimum=1)
-    check_integer("n_factors", n_factors, minimum=1)
-    check_number("noise", noise, minimum=0)
-    random = np.random.default_rng(check_integer("seed", seed, minimum=0))
-
+    random = np.random.default_rng(seed)
     home = np.arange(n_assets) % n_factors == np.arange(n_factors)[:, None]
     loads = home | (random.random((n_factors, n_assets)) < OTHER_LOADINGS)
     signs = random.choice([-1, 1], size=loads.shape)

@@ -15,53 +15,59 @@ rows of the dictionary are orthogonal; noise is optional; there is a test part.
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from sparse_vae.checks import check_integer, check_number
+from sparse_vae.checks import check_integer
 from sparse_vae.datasets.base import Dataset, Split
+from sparse_vae.settings import Integer, Number, takes_settings
 
 SCALE = 0.25
 AMPLITUDES = 0.3, 1.3
 
 
-def load_sinusoids(n_train: int = 2_000, n_test: int = 1_000, length: int = 128, n_frequencies: int = 19,
-                   n_components: int = 3, noise: float = 0.0, seed: int = 0) -> Dataset:
+ATOMS = {
+    "length": Integer(128, "samples of a signal, more than twice n_frequencies, so that no two frequencies look alike"),
+    "n_frequencies": Integer(19, "the dictionary's frequencies are 1 … n_frequencies, in periods per signal"),
+}
+
+
+def _check_together(settings: SimpleNamespace) -> None:
+    check_integer("length", settings.length, minimum=2 * settings.n_frequencies + 1)
+    check_integer("n_components", getattr(settings, "n_components", 1), minimum=1, maximum=settings.n_frequencies)
+
+
+@takes_settings({
+    "n_train": Integer(2_000, "signals in the training part"),
+    "n_test": Integer(1_000, "signals in the test part, which does not depend on the training part"),
+    **ATOMS,
+    "n_components": Integer(3, "frequencies in one signal"),
+    "noise": Number(0.0, "standard deviation of the Gaussian noise that is added to every sample", minimum=0),
+    "seed": Integer(0, "of the drawing", minimum=0),
+}, together=_check_together)
+def load_sinusoids(n_train: int, n_test: int, length: int, n_frequencies: int, n_components: int, noise: float,
+                   seed: int) -> Dataset:
     """Generated signals of 128 samples, each a sum of three sinusoids, with their dictionary and sparse code known.
 
     ``factors``, ``(n, 2 · n_frequencies)``, are the signed coefficients, 0 for what a signal does not hold; without
     noise ``x`` is ``factors @ sinusoid_atoms(length, n_frequencies)``.
-
-    Args:
-        n_train, n_test: number of signals; the two parts are drawn independently of each other's number.
-        length: samples of a signal, more than twice ``n_frequencies``, so that no two frequencies look alike.
-        n_frequencies: the dictionary's frequencies are 1..n_frequencies, in periods per signal.
-        n_components: frequencies in one signal.
-        noise: standard deviation of the Gaussian noise that is added to every sample.
-        seed: of the drawing.
     """
-    check_integer("n_train", n_train, minimum=1)
-    check_integer("n_test", n_test, minimum=1)
-    check_integer("n_components", n_components, minimum=1, maximum=check_integer(
-        "n_frequencies", n_frequencies, minimum=1))
-    check_number("noise", noise, minimum=0)
-    check_integer("seed", seed, minimum=0)
     atoms = sinusoid_atoms(length, n_frequencies)
     # train and test have streams of their own, which no two seeds share
     train, test = (_draw(n, atoms, n_components, noise, torch.Generator().manual_seed(2 * seed + part))
                    for part, n in enumerate((n_train, n_test)))
     names = tuple(f"{wave} {f}" for wave in ("sin", "cos") for f in range(1, n_frequencies + 1))
-    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names, loadings=atoms)
+    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names)
 
 
-def sinusoid_atoms(length: int = 128, n_frequencies: int = 19) -> Tensor:
+@takes_settings(ATOMS, together=_check_together)
+def sinusoid_atoms(length: int, n_frequencies: int) -> Tensor:
     """The dictionary, ``(2 · n_frequencies, length)``: the sines of frequency 1, 2, …, then the cosines.
 
     Rows have amplitude 1, are orthogonal and have norm √(length / 2).
     """
-    check_integer("n_frequencies", n_frequencies, minimum=1)
-    check_integer("length", length, minimum=2 * n_frequencies + 1)
     t = 2 * math.pi * torch.arange(length, dtype=torch.float64) / length
     angles = torch.outer(torch.arange(1, n_frequencies + 1, dtype=torch.float64), t)
     return torch.cat([angles.sin(), angles.cos()]).to(torch.float32)

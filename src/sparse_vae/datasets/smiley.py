@@ -19,8 +19,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sparse_vae.checks import check_integer, check_number
 from sparse_vae.datasets.base import Dataset, Split
+from sparse_vae.settings import Integer, Number, takes_settings
 
 SIZE = 32  # pixels; their centres lie at 1..32 in both directions, and 16.5 is the middle
 AXIS = 16.5
@@ -57,23 +57,22 @@ ROWS = COLUMNS.reshape(1, SIZE, 1)
 HEAD = (COLUMNS - AXIS) ** 2 + (ROWS - AXIS) ** 2 <= HEAD_RADIUS**2
 
 
-def load_smiley(n_train: int = 60_000, n_test: int = 20_000, presence: float = 0.5, seed: int = 0) -> Dataset:
+@takes_settings({
+    "n_train": Integer(60_000, "images in the training part; the authors' number"),
+    "n_test": Integer(20_000, "images in the test part, which does not depend on the training part"),
+    "presence": Number(0.5, "probability that a group is present", minimum=0, maximum=1),
+    "seed": Integer(0, "of the drawing", minimum=0),
+})
+def load_smiley(n_train: int, n_test: int, presence: float, seed: int) -> Dataset:
     """Drawn faces, binary images of 32×32 pixels, with 18 known sources in four groups (Tonolini et al. 2019).
 
     ``factors`` are the sources, ``(n, 18)`` in standard deviations, 0 where the group is absent; ``render_faces``
-    draws ``x`` from them. The numbers of images are the authors'.
-
-    Args:
-        n_train, n_test: number of images; the two parts are drawn independently of each other's number.
-        presence: probability that a group is present, in [0, 1].
-        seed: of the drawing.
+    draws ``x`` from them.
     """
-    check_number("presence", presence, minimum=0, maximum=1)
-    check_integer("seed", seed, minimum=0)
     parts = []
-    for part, (name, n) in enumerate({"n_train": n_train, "n_test": n_test}.items()):
+    for part, n in enumerate((n_train, n_test)):
         random = np.random.default_rng([seed, part])
-        present = random.random((check_integer(name, n, minimum=1), len(GROUPS))) < presence
+        present = random.random((n, len(GROUPS))) < presence
         factors = random.standard_normal((n, len(SOURCES)), dtype=np.float32) * present[:, GROUP_OF_SOURCE]
         images = torch.from_numpy(render_faces(factors)).unsqueeze(1).to(torch.float32)
         parts.append(Split(images, factors=torch.from_numpy(factors)))

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparse_vae.checks import SettingError
 from sparse_vae.datasets.base import DataError, Dataset, Split
 from sparse_vae.datasets.download import RemoteFile, local_path, md5
 from sparse_vae.files import atomic_path
+from sparse_vae.settings import Flag, takes_settings
 
 CLASSES = ("walking", "walking upstairs", "walking downstairs", "sitting", "standing", "laying")
 SIGNALS = tuple(f"{kind}_{axis}" for kind in ("body_acc", "body_gyro", "total_acc") for axis in "xyz")
@@ -57,19 +57,16 @@ MEMBERS = {  # md5 of what is read, under FOLDER
 }
 
 
-def load_uci_har(root: str | Path = "data", signals: bool = False) -> Dataset:
+@takes_settings({
+    "signals": Flag(False, "the nine raw inertial signals of 128 readings instead of the 561 published features"),
+})
+def load_uci_har(signals: bool, root: str | Path = "data") -> Dataset:
     """Smartphone motion of 30 people in six activities, 7,352 + 2,947 windows of 2.56 s (Anguita et al. 2013).
 
-    The split is the official one, 21 people against 9; ``groups`` says who, 1..30. Values are as published.
-
-    Args:
-        root: the data folder.
-        signals: False for the 561 published features, ``(n, 561)`` in [-1, 1], whose names partly repeat; True for the
-            raw inertial signals in the order of ``SIGNALS``, ``(n, 9, 128)``, accelerations in units of g and
-            angular velocities in rad/s.
+    The split is the official one, 21 people against 9; ``groups`` says who, 1..30. Values are as published: features
+    ``(n, 561)`` in [-1, 1], whose names partly repeat, or signals in the order of ``SIGNALS``, ``(n, 9, 128)``,
+    accelerations in units of g and angular velocities in rad/s.
     """
-    if not isinstance(signals, bool):
-        raise SettingError(f"signals must be True or False; got {signals!r}")
     [file] = uci_har_files()
     archive = local_path(file, root, "uci-har")
     arrays = _arrays(archive, "signals" if signals else "features")

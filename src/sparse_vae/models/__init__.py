@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 
-from sparse_vae.checks import unknown_name
+from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import VAE, BetaVAE
 from sparse_vae.models.vsc import VSC, VSCWarmup
+from sparse_vae.settings import Setting, setting_lines
 
 MODELS: dict[str, type[LatentVariableModel]] = {
     "autoencoder": Autoencoder,
@@ -34,15 +35,9 @@ def model_class(name: str) -> type[LatentVariableModel]:
     return MODELS[name]
 
 
-def model_settings(name: str) -> dict[str, object]:
-    """The settings a model takes and their defaults, its own first, then those that all models share."""
-    settings = {}
-    for cls in model_class(name).__mro__:
-        if issubclass(cls, LatentVariableModel) and "__init__" in vars(cls):
-            for parameter in inspect.signature(cls.__init__).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    settings.setdefault(parameter.name, parameter.default)
-    return settings
+def model_settings(name: str) -> dict[str, Setting]:
+    """The settings a model takes, its own first, then those that all models share."""
+    return model_class(name).settings
 
 
 def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVariableModel:
@@ -54,13 +49,24 @@ def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVar
         **settings: see :func:`model_settings`.
 
     Raises:
-        SettingError: an unknown model or setting (with the nearest name), or a value out of range.
+        SettingError: an unknown model or setting (with the nearest name), a value out of range, or one for which the
+            memory does not suffice.
     """
-    cls, known = model_class(name), model_settings(name)
-    for setting in settings:
-        if setting not in known:
-            raise unknown_name(f"setting of model {name!r}", setting, known)
-    return cls(input_shape, **settings)
+    cls = model_class(name)
+    try:
+        return cls(input_shape, **settings)
+    except (RuntimeError, MemoryError) as error:  # of torch, which lacks the memory
+        used = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise SettingError(f"{name} cannot be built with {used}: {error}") from error
 
 
-__all__ = ["MODELS", "LatentVariableModel", "make_model", "model_class", "model_settings"]
+def model_lines() -> list[str]:
+    """What there is, for people: every model with its settings, and last the settings that all share."""
+    lines = []
+    for name, cls in MODELS.items():
+        own = {key: setting for key, setting in cls.settings.items() if key not in LatentVariableModel.settings}
+        lines += [name, f"    {inspect.getdoc(cls).splitlines()[0]}", *(f"    {line}" for line in setting_lines(own))]
+    return [*lines, "every model", *(f"    {line}" for line in setting_lines(LatentVariableModel.settings))]
+
+
+__all__ = ["MODELS", "LatentVariableModel", "make_model", "model_class", "model_lines", "model_settings"]

@@ -8,14 +8,16 @@ reconstruction; notebooks, figures and suites use the methods below and never a 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparse_vae.checks import check_choice, check_integer
 from sparse_vae.distributions import bernoulli_nll, gaussian_nll
 from sparse_vae.nets import BACKBONES, make_backbone
+from sparse_vae.settings import Choice, Integer, Setting, check_settings, resolve, title_of
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 DECODERS = ("network", "linear")
@@ -28,18 +30,32 @@ hardly pays for itself at first, and is given up."""
 class LatentVariableModel(nn.Module):
     """Base of all models: backbone, likelihood, and the methods that do not differ.
 
+    A subclass declares the settings that it adds; each becomes an attribute of the model, checked, with what None
+    stands for in its place. (``decoder`` is the network; the setting of that name is ``decoder_kind``.)
+
     Args:
         input_shape: shape of one observation, ``(channels, height, width)`` for images.
-        latent_dim: J, the number of latent dimensions, at least 1.
-        likelihood: ``"bernoulli"`` (decoder outputs are logits, x in [0, 1]) or ``"gaussian"`` (outputs are means;
-            one standard deviation for all features is learned with the network, as in σ-VAE, Rybkin et al. 2021).
-        backbone: ``"auto"``, ``"conv"`` or ``"mlp"``, see :func:`sparse_vae.nets.make_backbone`.
-        hidden_dim: hidden units of the MLP backbone.
-        decoder: ``"network"``, the backbone's, or ``"linear"``: Az + b, the columns of A a dictionary's atoms.
+        **given: values of ``settings``, defaults for the others.
 
     Raises:
-        SettingError: a setting out of range.
+        SettingError: an unknown setting, a value that is not allowed, or values that do not go together.
     """
+
+    settings: ClassVar[dict[str, Setting]] = {
+        "latent_dim": Integer(16, "number of latent dimensions, J"),
+        "likelihood": Choice("bernoulli", "bernoulli: values in [0, 1], the decoder gives logits; gaussian: it gives "
+                             "means, and one standard deviation is learned (σ-VAE, Rybkin et al. 2021); in a run, that "
+                             "of the data unless it is given", choices=LIKELIHOODS),
+        "backbone": Choice("auto", "networks: three convolutions, one hidden layer, or (auto) what suits the data",
+                           choices=BACKBONES),
+        "hidden_dim": Integer(400, "hidden units of the mlp backbone"),
+        "decoder": Choice("network", "the backbone's, or linear: Az + b, the columns of A a dictionary's atoms",
+                          choices=DECODERS, title="{} decoder"),
+    }
+    """The settings of a model, its own first, then those of the classes it is derived from."""
+
+    label: ClassVar[str] = ""
+    """What titles call the model; the name of the class if nothing else is said."""
 
     encoder_outputs_per_latent = 1
     """How many numbers the encoder gives for each latent dimension."""
@@ -47,24 +63,46 @@ class LatentVariableModel(nn.Module):
     generative = False
     """Whether the model has a prior: then :meth:`sample` and :meth:`negative_elbo` exist."""
 
+    trained_by_fit = False
+    """Whether ``fit(x, seed=…)`` takes everything from the training observations at once, without gradients."""
+
     active_means = "the code is not exactly zero"
     """What :meth:`active` calls active, for titles and captions."""
 
-    def __init__(self, input_shape: tuple[int, ...], *, latent_dim: int = 16, likelihood: str = "bernoulli",
-                 backbone: str = "auto", hidden_dim: int = 400, decoder: str = "network"):
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        own = vars(cls).get("settings", {})
+        cls.settings = {**own, **super(cls, cls).settings, **own}  # in this order
+        cls.label = vars(cls).get("label", cls.__name__)
+
+    @classmethod
+    def check_together(cls, settings: SimpleNamespace) -> None:
+        """A :class:`SettingError` where values, each of which is allowed, do not go together."""
+
+    @classmethod
+    def check_settings(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """The value of every setting, checked, as a run records it; builds nothing."""
+        return check_settings(cls.settings, given, of=cls.label, together=cls.check_together)
+
+    @classmethod
+    def title_of(cls, values: Mapping[str, object]) -> str:
+        """What figures and tables call a model with these settings; builds nothing."""
+        return title_of(cls.label, cls.settings, values)
+
+    def __init__(self, input_shape: tuple[int, ...], **given):
         super().__init__()
         self.input_shape = tuple(input_shape)
-        self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
-        self.likelihood = check_choice("likelihood", likelihood, LIKELIHOODS)
-        check_choice("backbone", backbone, BACKBONES)
-        check_integer("hidden_dim", hidden_dim, minimum=1)
+        self.setting_values = self.check_settings(given)
+        for name, value in vars(resolve(self.settings, self.setting_values)).items():
+            setattr(self, name, value)
+        self.decoder_kind = self.decoder
         self.encoder, self.decoder = make_backbone(
-            backbone, self.input_shape, self.encoder_outputs_per_latent * latent_dim, latent_dim, hidden_dim)
-        self.decoder_kind = check_choice("decoder", decoder, DECODERS)
-        if decoder == "linear":
-            self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(self.input_shape)),
+            self.backbone, self.input_shape, self.encoder_outputs_per_latent * self.latent_dim, self.latent_dim,
+            self.hidden_dim)
+        if self.decoder_kind == "linear":
+            self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(self.input_shape)),
                                          nn.Unflatten(1, self.input_shape))
-        if likelihood == "gaussian":
+        if self.likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(()))
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -159,14 +197,9 @@ class LatentVariableModel(nn.Module):
         return gaussian_nll(outputs, x, self.log_scale.clamp(min=SMALLEST_LOG_SCALE))
 
     @property
-    def name(self) -> str:
-        """What the model is, with the settings that tell it from its siblings."""
-        return type(self).__name__
-
-    @property
     def title(self) -> str:
         """What figures and tables call the model."""
-        return self.name + (", linear decoder" if self.decoder_kind == "linear" else "")
+        return self.title_of(self.setting_values)
 
     @property
     def device(self) -> torch.device:

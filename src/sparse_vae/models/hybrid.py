@@ -23,7 +23,8 @@ no bound; here it is summed.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +32,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.checks import SettingError, check_number
 from sparse_vae.distributions import Gamma, Ternary
 from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
-from sparse_vae.models.schedules import Temperature, ramp
+from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
 from sparse_vae.nets import keep_unit_columns
+from sparse_vae.settings import Choice, Flag, Number
 
 DICTIONARIES = ("random", "dct", "data")
 MAGNITUDES = ("gamma", "normal")
@@ -74,61 +76,43 @@ class HybridLoss(NamedTuple):
 
 
 class HybridSparseVAE(LatentVariableModel):
-    """Hybrid sparse VAE.
+    """Hybrid sparse VAE."""
 
-    Args:
-        dictionary: first atoms of the linear decoder: ``"random"``, ``"dct"`` (cosines, lowest frequencies first; at
-            most as many atoms as features) or ``"data"`` (training observations about their mean).
-        magnitude: ``"gamma"``, or ``"normal"`` of the same mean and variance, for comparison.
-        prior_concentration, prior_scale: k₀ and θ₀, above 0.
-        prior_presence: π₀ in (0, 1).
-        min_concentration, max_concentration: bounds of k, above 0; None is no upper bound.
-        bound: what training charges for magnitudes, ``"exact"`` or ``"loose"``.
-        reconstruction: how training estimates it, ``"sampled"`` or ``"exact"`` (linear decoder, Gaussian likelihood).
-        straight_through: exact signs in training; otherwise relaxed ones.
-        temperature, final_temperature, anneal_steps: of the Gumbel-softmax: τ > 0 at the start, at the end (None: the
-            same), and the optimiser steps in between.
-        kl_ramp_steps: optimiser steps over which the weight of both KLs rises to 1.
-
-    Raises:
-        SettingError: a setting out of range, or settings that do not go together.
-    """
-
+    label = "Hybrid sparse VAE"
+    settings: ClassVar = {
+        "dictionary": Choice("random", "first atoms of the linear decoder: random, dct (cosines, lowest frequencies "
+                             "first; at most as many atoms as features) or data (training observations about their "
+                             "mean)", choices=DICTIONARIES),
+        "magnitude": Choice("gamma", "distribution of the magnitudes; normal of the same mean and variance, to compare",
+                            choices=MAGNITUDES, title="{} magnitudes"),
+        "prior_concentration": Number(0.7, "k₀ of the magnitudes' prior", above=0),
+        "prior_scale": Number(2.0, "θ₀ of the magnitudes' prior", above=0),
+        "prior_presence": Number(0.1, "π₀, prior probability that a sign is not 0", above=0, below=1),
+        "min_concentration": Number(0.01, "smallest k of the posterior", above=0),
+        "max_concentration": Number(None, "largest k, above the smallest; none is no bound", above=0),
+        "bound": Choice("exact", "what training charges for magnitudes", choices=BOUNDS),
+        "reconstruction": Choice("sampled", "how training estimates it; exact needs a linear decoder and the Gaussian "
+                                 "likelihood", choices=RECONSTRUCTIONS),
+        "straight_through": Flag(True, "exact signs in training, otherwise relaxed ones"),
+        **SCHEDULES,
+    }
     encoder_outputs_per_latent = 4
     generative = True
     active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
 
-    def __init__(self, input_shape: tuple[int, ...], *, dictionary: str = "random", magnitude: str = "gamma",
-                 prior_concentration: float = 0.7, prior_scale: float = 2.0, prior_presence: float = 0.1,
-                 min_concentration: float = 0.01, max_concentration: float | None = None, bound: str = "exact",
-                 reconstruction: str = "sampled", straight_through: bool = True, temperature: float = 0.5,
-                 final_temperature: float | None = None, anneal_steps: int = 5000, kl_ramp_steps: int = 1000,
-                 **settings):
-        super().__init__(input_shape, **settings)
-        self.dictionary = check_choice("dictionary", dictionary, DICTIONARIES)
-        self.magnitude = check_choice("magnitude", magnitude, MAGNITUDES)
-        self.prior_concentration = check_number("prior_concentration", prior_concentration, above=0)
-        self.prior_scale = check_number("prior_scale", prior_scale, above=0)
-        self.prior_presence = check_number("prior_presence", prior_presence, above=0, maximum=1)
-        if prior_presence == 1:
-            raise SettingError("prior_presence must be below 1, where no sign could be 0; got 1")
-        self.min_concentration = check_number("min_concentration", min_concentration, above=0)
-        self.max_concentration = max_concentration
-        if max_concentration is not None:
-            self.max_concentration = check_number("max_concentration", max_concentration, above=min_concentration)
-        self.bound = check_choice("bound", bound, BOUNDS)
-        self.reconstruction = check_choice("reconstruction", reconstruction, RECONSTRUCTIONS)
-        if not isinstance(straight_through, bool):
-            raise SettingError(f"straight_through must be true or false; got {straight_through!r}")
-        self.straight_through = straight_through
-        self.temperature = Temperature.checked(temperature, final_temperature, anneal_steps)
-        self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
-        linear_only = {"dictionary": (dictionary, "random"), "reconstruction": (reconstruction, "sampled")}
-        for setting, (value, default) in linear_only.items():
-            if value != default and self.decoder_kind != "linear":
-                raise SettingError(f"{setting} {value!r} needs decoder 'linear'; got decoder {self.decoder_kind!r}")
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
         nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
         keep_unit_columns(self.decoder[0])
+
+    @classmethod
+    def check_together(cls, settings: SimpleNamespace) -> None:
+        if settings.max_concentration is not None:
+            check_number("max_concentration", settings.max_concentration, above=settings.min_concentration)
+        for name in ("dictionary", "reconstruction"):
+            value = getattr(settings, name)
+            if value != cls.settings[name].default and settings.decoder != "linear":
+                raise SettingError(f"{name} {value!r} needs decoder 'linear'; got decoder {settings.decoder!r}")
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """As every model's; with the Gaussian likelihood a network, too, starts at the mean of the data and with little
@@ -192,7 +176,8 @@ class HybridSparseVAE(LatentVariableModel):
             reconstruction = self.expected_nll(x, posterior)
         else:
             signs = posterior.structure().rsample(
-                temperature=self.temperature.at(step), straight_through=self.straight_through, generator=generator)
+                straight_through=self.straight_through, generator=generator,
+                temperature=annealed(step, self.temperature, self.final_temperature, self.anneal_steps))
             magnitudes = self._draw(self.magnitudes(posterior.concentration, posterior.scale), generator)
             reconstruction = self.reconstruction_nll(x, magnitudes * signs)
         reconstruction = reconstruction.mean()
@@ -264,10 +249,6 @@ class HybridSparseVAE(LatentVariableModel):
             return magnitudes.rsample(generator=generator)
         noise = torch.empty_like(magnitudes.loc).normal_(generator=generator)
         return magnitudes.loc + magnitudes.scale * noise
-
-    @property
-    def name(self) -> str:
-        return "Hybrid sparse VAE" + ("" if self.magnitude == "gamma" else ", normal magnitudes")
 
 
 def _cosines(shape: tuple[int, ...], n: int) -> Tensor:

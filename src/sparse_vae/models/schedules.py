@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from sparse_vae.settings import Integer, Number
 
-from sparse_vae.checks import check_integer, check_number
+SCHEDULES = {
+    "temperature": Number(0.5, "τ of relaxed samples, at the start of training", above=0),
+    "final_temperature": Number(None, "τ at the end, reached in geometric steps; none is the one at the start", above=0,
+                                otherwise=lambda settings: settings.temperature),
+    "anneal_steps": Integer(5000, "optimiser steps over which τ moves"),
+    "kl_ramp_steps": Integer(1000, "optimiser steps over which the weight of what the code costs rises to 1"),
+}
 
 
-class Temperature(NamedTuple):
-    """A temperature that moves from ``start`` to ``end`` in geometric steps, then stays."""
-
-    start: float
-    end: float
-    steps: int
-
-    @classmethod
-    def checked(cls, temperature: object, final_temperature: object, anneal_steps: object) -> Temperature:
-        """From the settings of a model; no final temperature keeps the first one.
-
-        Raises:
-            SettingError: a temperature that is not above 0, or fewer steps than 1.
-        """
-        start = check_number("temperature", temperature, above=0)
-        end = start if final_temperature is None else check_number("final_temperature", final_temperature, above=0)
-        return cls(start, end, check_integer("anneal_steps", anneal_steps, minimum=1))
-
-    def at(self, step: int | None) -> float:
-        """The temperature at an optimiser step."""
-        progress = 1.0 if step is None else min(1.0, step / self.steps)
-        return self.start * (self.end / self.start) ** progress
+def annealed(step: int | None, start: float, end: float, steps: int) -> float:
+    """A value that moves from ``start`` to ``end``, both above 0, in geometric steps, then stays."""
+    progress = 1.0 if step is None else min(1.0, step / steps)
+    return start * (end / start) ** progress
 
 
 def ramp(step: int | None, steps: int) -> float:

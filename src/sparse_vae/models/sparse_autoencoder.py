@@ -30,15 +30,17 @@ of a given width about it, Gaussian here (the paper's is a rectangle, which is b
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.checks import SettingError
 from sparse_vae.models.autoencoder import Code
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.nets import keep_unit_columns
+from sparse_vae.settings import Choice, Integer, Number
 
 MEANS = ("batch", "running")
 MOMENTUM = 0.99
@@ -82,18 +84,15 @@ class SparseAutoencoder(LatentVariableModel):
 
 
 class L1SparseAutoencoder(SparseAutoencoder):
-    """Autoencoder with a penalty on the sum of its non-negative code.
+    """Autoencoder with a penalty on the sum of its non-negative code."""
 
-    Args:
-        sparsity_weight: λ ≥ 0, nats for a unit of h. Other settings as in :class:`LatentVariableModel`.
+    label = "Sparse AE, L1"
+    settings: ClassVar = {
+        "sparsity_weight": Number(0.03, "nats for a unit of the code", minimum=0, symbol="λ"),
+    }
 
-    Raises:
-        SettingError: a setting out of range.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 0.03, **settings):
-        super().__init__(input_shape, **settings)
-        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
         keep_unit_columns(self.decoder[0])
 
     def encode(self, x: Tensor) -> Code:
@@ -106,37 +105,26 @@ class L1SparseAutoencoder(SparseAutoencoder):
         sparsity = self.sparsity_weight * code.sum(1).mean()
         return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
 
-    @property
-    def name(self) -> str:
-        return f"Sparse AE, L1 (λ = {self.sparsity_weight:g})"
-
 
 class KLSparseAutoencoder(SparseAutoencoder):
     """Autoencoder of sigmoid units whose mean activations are held at a target rate (Ng 2011).
 
     Its units are never 0. One that says nothing sits at ρ; active is one above 2ρ, or above one half if that is less.
-
-    Args:
-        target_rate: ρ in (0, 1).
-        sparsity_weight: β ≥ 0, nats.
-        mean_over: where ρ̂ comes from: ``"batch"``, or ``"running"``, a running mean over the training batches, with
-            the gradient of the batch's.
-
-    Raises:
-        SettingError: a setting out of range.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], *, target_rate: float = 0.1, sparsity_weight: float = 100.0,
-                 mean_over: str = "batch", **settings):
-        super().__init__(input_shape, **settings)
-        self.target_rate = check_number("target_rate", target_rate, above=0, maximum=1)
-        if target_rate == 1:
-            raise SettingError("target_rate must be below 1, where every unit would always be on; got 1")
-        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
-        self.mean_over = check_choice("mean_over", mean_over, MEANS)
-        self.threshold = min(2 * target_rate, 0.5)
-        if mean_over == "running":
-            self.register_buffer("running_rate", torch.full((self.latent_dim,), float(target_rate)))
+    label = "Sparse AE, KL"
+    settings: ClassVar = {
+        "target_rate": Number(0.1, "mean activation that units are held at", above=0, below=1, symbol="ρ"),
+        "sparsity_weight": Number(100.0, "β, nats", minimum=0),
+        "mean_over": Choice("batch", "where a unit's mean comes from: a batch, or a running mean over training batches "
+                            "with the gradient of the batch's", choices=MEANS, title="{} mean"),
+    }
+
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
+        self.threshold = min(2 * self.target_rate, 0.5)
+        if self.mean_over == "running":
+            self.register_buffer("running_rate", torch.full((self.latent_dim,), self.target_rate))
 
     @torch.no_grad()
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -175,38 +163,28 @@ class KLSparseAutoencoder(SparseAutoencoder):
             self.running_rate.lerp_(rates.detach(), 1 - MOMENTUM)
         return self.running_rate + (rates - rates.detach())
 
-    @property
-    def name(self) -> str:
-        running = ", running mean" if self.mean_over == "running" else ""
-        return f"Sparse AE, KL (ρ = {self.target_rate:g}{running})"
-
 
 class TopK(SparseAutoencoder):
-    """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024).
+    """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024)."""
 
-    Args:
-        k: units to keep, from 1 to J; None is a tenth of J, at least 1.
-        auxiliary_weight: of the term for dead units, ≥ 0; Gao et al. take 1/32.
-        dead_after: a unit is dead when it was not active for so many training observations, at least 1.
-        auxiliary_k: how many dead units may explain the rest, at least 1; None is half of J.
+    settings: ClassVar = {
+        "k": Integer(None, "units to keep, at most latent_dim; none is a tenth of latent_dim", symbol="k",
+                     otherwise=lambda settings: max(1, settings.latent_dim // 10)),
+        "auxiliary_weight": Number(1 / 32, "weight of the term for dead units", minimum=0),
+        "dead_after": Integer(10_000, "training observations without activity after which a unit is dead"),
+        "auxiliary_k": Integer(None, "dead units that may explain what the others leave; none is half of latent_dim",
+                               otherwise=lambda settings: max(1, settings.latent_dim // 2)),
+    }
 
-    Raises:
-        SettingError: a setting out of range; k above J.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], *, k: int | None = None, auxiliary_weight: float = 1 / 32,
-                 dead_after: int = 10_000, auxiliary_k: int | None = None, **settings):
-        super().__init__(input_shape, **settings)
-        self.k = max(1, self.latent_dim // 10) if k is None else check_integer("k", k, minimum=1)
-        if self.k > self.latent_dim:
-            raise SettingError(f"k must be at most latent_dim, {self.latent_dim}; got {k}")
-        self.auxiliary_weight = check_number("auxiliary_weight", auxiliary_weight, minimum=0)
-        self.dead_after = check_integer("dead_after", dead_after, minimum=1)
-        self.auxiliary_k = max(1, self.latent_dim // 2)
-        if auxiliary_k is not None:
-            self.auxiliary_k = check_integer("auxiliary_k", auxiliary_k, minimum=1)
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
         keep_unit_columns(self.decoder[0])
         self.register_buffer("unused_for", torch.zeros(self.latent_dim, dtype=torch.long))
+
+    @classmethod
+    def check_together(cls, settings: SimpleNamespace) -> None:
+        if settings.k > settings.latent_dim:
+            raise SettingError(f"k must be at most latent_dim, {settings.latent_dim}; got {settings.k}")
 
     def activations(self, x: Tensor) -> Tensor:
         """ReLU of the encoder's outputs, before any is dropped, ``(batch, latent_dim)``."""
@@ -239,10 +217,6 @@ class TopK(SparseAutoencoder):
             self.unused_for.add_(len(x)).masked_fill_(used, 0)
         return TopKLoss(reconstruction + auxiliary, reconstruction, auxiliary)
 
-    @property
-    def name(self) -> str:
-        return f"TopK (k = {self.k})"
-
 
 class BatchTopK(TopK):
     """TopK over a whole batch: k units for an observation on average, more where more is needed (Bussmann et al. 2024).
@@ -251,8 +225,8 @@ class BatchTopK(TopK):
     over about the last tenth of the training batches, at most 100: a longer memory would lag behind a short training.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], **settings):
-        super().__init__(input_shape, **settings)
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
         self.register_buffer("threshold", torch.zeros(()))
 
     def encode(self, x: Tensor) -> Code:
@@ -269,30 +243,20 @@ class BatchTopK(TopK):
             self.threshold.lerp_(kept.min(), share)
         return code
 
-    @property
-    def name(self) -> str:
-        return f"BatchTopK (k = {self.k})"
-
 
 class JumpReLU(SparseAutoencoder):
-    """Autoencoder whose units are on above a learned threshold, with a penalty on their number.
+    """Autoencoder whose units are on above a learned threshold, with a penalty on their number."""
 
-    Args:
-        sparsity_weight: λ ≥ 0, nats for an active unit.
-        first_threshold: where every θⱼ starts, above 0.
-        bandwidth: width of the kernel that stands for the derivative of the step, above 0, in units of the activations.
+    settings: ClassVar = {
+        "sparsity_weight": Number(1.0, "nats for an active unit", minimum=0, symbol="λ"),
+        "first_threshold": Number(0.1, "where every threshold starts", above=0),
+        "bandwidth": Number(0.1, "width of the kernel that stands for the derivative of the step, in units of the "
+                            "activations", above=0),
+    }
 
-    Raises:
-        SettingError: a setting out of range.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], *, sparsity_weight: float = 1.0, first_threshold: float = 0.1,
-                 bandwidth: float = 0.1, **settings):
-        super().__init__(input_shape, **settings)
-        self.sparsity_weight = check_number("sparsity_weight", sparsity_weight, minimum=0)
-        first_threshold = check_number("first_threshold", first_threshold, above=0)
-        self.bandwidth = check_number("bandwidth", bandwidth, above=0)
-        self.log_threshold = nn.Parameter(torch.full((self.latent_dim,), math.log(first_threshold)))
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
+        self.log_threshold = nn.Parameter(torch.full((self.latent_dim,), math.log(self.first_threshold)))
         keep_unit_columns(self.decoder[0])
 
     def encode(self, x: Tensor) -> Code:
@@ -305,10 +269,6 @@ class JumpReLU(SparseAutoencoder):
         reconstruction = self.reconstruction_nll(x, activation * on).mean()
         sparsity = self.sparsity_weight * on.sum(1).mean()
         return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
-
-    @property
-    def name(self) -> str:
-        return f"JumpReLU (λ = {self.sparsity_weight:g})"
 
 
 def _largest(values: Tensor, k: int) -> Tensor:

@@ -9,14 +9,14 @@ One sample of z per observation and step (L = 1 in Kingma & Welling, section 2.3
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparse_vae.checks import check_number
 from sparse_vae.distributions import standard_normal_kl
 from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.settings import Number
 
 ACTIVE_KL = 0.1
 
@@ -92,18 +92,14 @@ class VAE(LatentVariableModel):
 
 
 class BetaVAE(VAE):
-    """VAE whose KL is weighted by ``beta``.
+    """VAE whose KL is weighted by ``beta``."""
 
-    Args:
-        beta: β ≥ 0. 1 is the VAE; 0 leaves the reconstruction alone, an autoencoder's objective
-            (nothing then keeps σ away from 0). Other settings as in :class:`LatentVariableModel`.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], *, beta: float = 4.0, **settings):
-        self.beta = check_number("beta", beta, minimum=0)
-        super().__init__(input_shape, **settings)
-        self.kl_weight = self.beta
+    label = "β-VAE"
+    settings: ClassVar = {
+        "beta": Number(4.0, "weight of the KL; 1 is the VAE, 0 leaves the reconstruction alone, an autoencoder's "
+                       "objective (nothing then keeps σ away from 0)", minimum=0, symbol="β"),
+    }
 
     @property
-    def name(self) -> str:
-        return f"β-VAE (β = {self.beta:g})"
+    def kl_weight(self) -> float:
+        return self.beta

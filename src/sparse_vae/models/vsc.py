@@ -27,18 +27,19 @@ slab itself.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from sparse_vae.checks import SettingError, check_choice, check_integer, check_number
+from sparse_vae.checks import SettingError, check_integer
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl
 from sparse_vae.distributions.spike_slab import Moments, cross_log_density
 from sparse_vae.models.base import LatentVariableModel
-from sparse_vae.models.schedules import Temperature, ramp
+from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
+from sparse_vae.settings import Choice, Integer, Number
 
 PRIORS = ("pseudo-inputs", "fixed")
 CHOICES = ("optimal", "classifier")
@@ -72,43 +73,29 @@ class VSCLoss(NamedTuple):
 class VSC(LatentVariableModel):
     """Variational sparse coding.
 
-    Args:
-        alpha: α in (0, 1), the prior's share of non-zero dimensions.
-        prior: ``"pseudo-inputs"`` or ``"fixed"``.
-        n_pseudo_inputs: U, at least 1; the training data must have as many observations.
-        choice: how a pseudo-input is chosen, ``"optimal"`` or ``"classifier"``.
-        estimator: of the spike's gradient, see :mod:`sparse_vae.distributions.spike_slab`.
-        temperature: τ > 0 of the estimator, at the start.
-        final_temperature: reached in geometric steps after ``anneal_steps``; None keeps ``temperature``.
-        anneal_steps: optimiser steps over which the temperature moves.
-        kl_ramp_steps: optimiser steps over which the weight of the KL and of the sparsity term rises to 1.
-
     Raises:
-        SettingError: a setting out of range; from :meth:`prepare`, fewer observations than pseudo-inputs.
+        SettingError: a setting that cannot be used; from :meth:`prepare`, fewer observations than pseudo-inputs.
     """
 
+    settings: ClassVar = {
+        "alpha": Number(0.2, "the prior's share of non-zero dimensions", above=0, below=1, symbol="α"),
+        "prior": Choice("pseudo-inputs", "a learned mixture, or one of independent dimensions", choices=PRIORS,
+                        title="{} prior"),
+        "n_pseudo_inputs": Integer(50, "U, at most the number of training observations"),
+        "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES),
+        "estimator": Choice("straight-through", "of the spike's gradient", choices=SPIKES, title="{} spikes"),
+        **SCHEDULES,
+    }
     encoder_outputs_per_latent = 3
     generative = True
     active_means = "its spike is more likely on than off (γ > ½)"
 
-    def __init__(self, input_shape: tuple[int, ...], *, alpha: float = 0.2, prior: str = "pseudo-inputs",
-                 n_pseudo_inputs: int = 50, choice: str = "optimal", estimator: str = "straight-through",
-                 temperature: float = 0.5, final_temperature: float | None = None, anneal_steps: int = 5000,
-                 kl_ramp_steps: int = 1000, **settings):
-        super().__init__(input_shape, **settings)
-        self.alpha = check_number("alpha", alpha, above=0, maximum=1)
-        if alpha == 1:
-            raise SettingError("alpha must be below 1, where the slab would always be on, as in a VAE; got 1")
-        self.prior = check_choice("prior", prior, PRIORS)
-        self.choice = check_choice("choice", choice, CHOICES)
-        self.estimator = check_choice("estimator", estimator, SPIKES)
-        self.temperature = Temperature.checked(temperature, final_temperature, anneal_steps)
-        self.kl_ramp_steps = check_integer("kl_ramp_steps", kl_ramp_steps, minimum=1)
-        self.n_pseudo_inputs = check_integer("n_pseudo_inputs", n_pseudo_inputs, minimum=1)
-        if prior == "pseudo-inputs":
-            self.pseudo_inputs = nn.Parameter(torch.rand(n_pseudo_inputs, *self.input_shape))
-            if choice == "classifier":
-                self.classifier = nn.Linear(math.prod(self.input_shape), n_pseudo_inputs)
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
+        if self.prior == "pseudo-inputs":
+            self.pseudo_inputs = nn.Parameter(torch.rand(self.n_pseudo_inputs, *self.input_shape))
+            if self.choice == "classifier":
+                self.classifier = nn.Linear(math.prod(self.input_shape), self.n_pseudo_inputs)
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         super().prepare(x, generator=generator)
@@ -140,7 +127,8 @@ class VSC(LatentVariableModel):
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> VSCLoss:
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
         z = posterior.distribution(self.warmth(step)).rsample(
-            estimator=self.estimator, temperature=self.temperature.at(step), generator=generator)
+            estimator=self.estimator, generator=generator,
+            temperature=annealed(step, self.temperature, self.final_temperature, self.anneal_steps))
         reconstruction = self.reconstruction_nll(x, z).mean()
         weight = ramp(step, self.kl_ramp_steps)
         kl, sparsity = (weight * term.mean() for term in self._prior_terms(posterior, pseudo, x))
@@ -252,43 +240,24 @@ class VSC(LatentVariableModel):
                            for logit in (pseudo.spike_logit, -pseudo.spike_logit))
         return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
 
-    @property
-    def name(self) -> str:
-        return f"VSC{self._details}"
-
-    @property
-    def _details(self) -> str:
-        details = "" if self.prior == "pseudo-inputs" else ", fixed prior"
-        if self.estimator != "straight-through":
-            details += f", {self.estimator} spikes"
-        return f"{details} (α = {self.alpha:g})"
-
 
 class VSCWarmup(VSC):
     """VSC whose slab is warmed up: λ is λ₀ for ``warmup_steps``, then rises linearly to 1 over ``ramp_steps``.
 
-    Args:
-        warmup_steps: optimiser steps at λ₀, at least 0.
-        ramp_steps: optimiser steps of the rise, at least 1. Other settings as in :class:`VSC`.
-        first_warmth: λ₀ in [0, 1]. At 0, as in the paper, the slab is N(0, 1) whatever the input, noise about 0, so
-            that a spike shows only in how much the latent varies; some runs end with every spike off. A larger λ₀ lets
-            some of the slab through from the start.
+    With λ₀ = 0, as in the paper, the slab is N(0, 1) whatever the input, noise about 0, so that a spike shows only in
+    how much the latent varies; some runs end with every spike off. A larger λ₀ lets some of the slab through from the
+    start.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], *, warmup_steps: int = 1000, ramp_steps: int = 1000,
-                 first_warmth: float = 0.5, **settings):
-        super().__init__(input_shape, **settings)
-        self.first_warmth = check_number("first_warmth", first_warmth, minimum=0, maximum=1)
-        self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=0)
-        self.ramp_steps = check_integer("ramp_steps", ramp_steps, minimum=1)
+    label = "VSC-WU"
+    settings: ClassVar = {
+        "warmup_steps": Integer(1000, "optimiser steps at λ₀", minimum=0),
+        "ramp_steps": Integer(1000, "optimiser steps over which λ rises to 1"),
+        "first_warmth": Number(0.5, "λ₀, how much of the slab is there at first", minimum=0, maximum=1, symbol="λ₀"),
+    }
 
     def warmth(self, step: int | None) -> float:
         if step is None:
             return 1.0
         risen = min(1.0, max(0.0, (step - self.warmup_steps) / self.ramp_steps))
         return self.first_warmth + (1 - self.first_warmth) * risen
-
-    @property
-    def name(self) -> str:
-        softened = "" if self.first_warmth == 0 else f", λ₀ = {self.first_warmth:g}"
-        return f"VSC-WU{softened}{self._details}"

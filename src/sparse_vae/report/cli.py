@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 from contextlib import nullcontext
@@ -25,21 +24,16 @@ def _all(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from sparse_vae.models import MODELS, model_settings
+    from sparse_vae.models import model_lines
 
-    for name, cls in MODELS.items():
-        defaults = model_settings(name) | {"likelihood": "(that of the data)"}
-        settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
-        print(f"{name}\n    {inspect.getdoc(cls).splitlines()[0]}\n    {settings}")
+    print(*model_lines(), sep="\n")
     return 0
 
 
 def _datasets(arguments: argparse.Namespace) -> int:
-    from sparse_vae.datasets import dataset_settings, describe_datasets
+    from sparse_vae.datasets import dataset_lines
 
-    for name, description in describe_datasets().items():
-        settings = ", ".join(f"{key}={value}" for key, value in dataset_settings(name).items())
-        print(f"{name}\n    {description}" + (f"\n    {settings}" if settings else ""))
+    print(*dataset_lines(), sep="\n")
     return 0
 
 
