@@ -396,11 +396,11 @@ def _bars_below(axes: Axes, values: pd.Series, highest: float, room: float) -> N
     axes.bar(np.arange(len(values)) + 0.5, values.to_numpy(float), color=COLOURS[0], width=0.85)
     axes.set(xlim=(0, len(values)), ylim=(0, highest))
     _name_cells(axes.xaxis, values.index, room)
-    axes.tick_params(axis="y", labelsize=7)
+    axes.tick_params(axis="y", labelsize=7, labelleft=axes.get_subplotspec().is_first_col())
 
 
 def _colour_bar(figure: Figure, axes: Axes, beside: Axes | np.ndarray, label: str, *, above: bool) -> None:
-    where = {"location": "top", "pad": 0.02} if above else {"location": "right", "pad": 0.01, "aspect": 30}
+    where = {"location": "top", "pad": 0.06} if above else {"location": "right", "pad": 0.01, "aspect": 30}
     bar = figure.colorbar(axes.collections[0], ax=beside, shrink=0.9, **where)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6)
