@@ -157,9 +157,13 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
 
     Returns:
         The trained model, on the CPU in evaluation mode, and its history, to which the use of the code on the test
-        data at each epoch's end is added: ``test_active_fraction``, ``test_used_dimensions``.
+        data at each epoch's end is added: ``test_active_fraction``, ``test_used_dimensions``. A classical method has
+        none.
     """
     model = build_model(config, dataset)
+    if model.trained_by_fit:
+        model.fit(dataset.train.x, seed=config.training.seed)
+        return model.eval(), []
     keeper = Checkpoint(Path(checkpoint), config) if checkpoint else None
 
     def on_epoch(state: TrainingState) -> None:

@@ -88,7 +88,9 @@ def load_data(config: RunConfig, root: Path | str = "data") -> Dataset:
 
 def build_model(config: RunConfig, dataset: Dataset) -> LatentVariableModel:
     """The model of a configuration with the initial weights that its seed gives."""
-    settings = {"likelihood": dataset.likelihood, **config.model_settings}
+    settings = config.model_settings
+    if "likelihood" in model_settings(config.model):
+        settings = {"likelihood": dataset.likelihood, **settings}
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         return make_model(config.model, dataset.input_shape, **settings)

@@ -59,7 +59,7 @@ def load_sinusoids(n_train: int, n_test: int, length: int, n_frequencies: int, n
     train, test = (_draw(n, atoms, n_components, noise, torch.Generator().manual_seed(2 * seed + part))
                    for part, n in enumerate((n_train, n_test)))
     names = tuple(f"{wave} {f}" for wave in ("sin", "cos") for f in range(1, n_frequencies + 1))
-    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names)
+    return Dataset("sinusoids", train, test, likelihood="gaussian", factor_names=names, loadings=atoms)
 
 
 @takes_settings(ATOMS, together=_check_together)

@@ -7,6 +7,7 @@ import inspect
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.classical import CLASSICAL
 from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import VAE, BetaVAE
@@ -30,9 +31,10 @@ MODELS: dict[str, type[LatentVariableModel]] = {
 
 def model_class(name: str) -> type[LatentVariableModel]:
     """The class registered under ``name``; an unknown name is a :class:`~sparse_vae.checks.SettingError`."""
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    return MODELS[name]
+    known = MODELS | CLASSICAL
+    if name not in known:
+        raise unknown_name("model", name, known)
+    return known[name]
 
 
 def model_settings(name: str) -> dict[str, Setting]:
@@ -44,7 +46,7 @@ def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVar
     """A model with fresh weights.
 
     Args:
-        name: as registered in ``MODELS``.
+        name: as registered in ``MODELS`` or ``CLASSICAL``.
         input_shape: shape of one observation, without the batch dimension.
         **settings: see :func:`model_settings`.
 
@@ -69,4 +71,4 @@ def model_lines() -> list[str]:
     return [*lines, "every model", *(f"    {line}" for line in setting_lines(LatentVariableModel.settings))]
 
 
-__all__ = ["MODELS", "LatentVariableModel", "make_model", "model_class", "model_lines", "model_settings"]
+__all__ = ["CLASSICAL", "MODELS", "LatentVariableModel", "make_model", "model_class", "model_lines", "model_settings"]

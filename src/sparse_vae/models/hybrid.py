@@ -128,7 +128,7 @@ class HybridSparseVAE(LatentVariableModel):
             raise SettingError(f"latent_dim must be at most {largest} for dictionary {self.dictionary!r}, the number "
                                f"of features (dct) or observations (data); got {self.latent_dim}")
         if self.dictionary == "dct":
-            self._set_atoms(_cosines(self.input_shape, self.latent_dim))
+            self._set_atoms(cosines(self.input_shape, self.latent_dim))
         if self.dictionary == "data":
             rows = torch.randperm(len(x), generator=generator, device=x.device)[:self.latent_dim]
             self._set_atoms(flat[rows] - flat.mean(0))
@@ -251,7 +251,7 @@ class HybridSparseVAE(LatentVariableModel):
         return magnitudes.loc + magnitudes.scale * noise
 
 
-def _cosines(shape: tuple[int, ...], n: int) -> Tensor:
+def cosines(shape: tuple[int, ...], n: int) -> Tensor:
     """The n cosines of lowest frequency on a grid of this shape, ``(n, features)``, orthonormal (DCT-II)."""
     from scipy.fft import idctn  # imported here: it takes half a second
 

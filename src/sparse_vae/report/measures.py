@@ -1,8 +1,9 @@
 """What is measured of a trained model: declared once, computed once for each run, by the worker that trained it.
 
 A measure is a column of the table of runs, a curve is a column against another, both declared with the function that
-computes them and with what that needs (classes, known sources, a prior, images). Add one with :func:`measures`; runs
-that are at hand with their weights are measured when it is first asked for, elsewhere its cell stays empty.
+computes them and with what that needs (classes, known sources, a prior, images). They are in ``measures_of_codes`` and
+``measures_of_truth``; add one there with :func:`measures`. Runs that are at hand with their weights are measured when
+it is first asked for, elsewhere its cell stays empty.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sparse_vae.checks import unknown_name
+from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.datasets import Dataset
-from sparse_vae.evaluation import activity_rates, batched, summarise
+from sparse_vae.evaluation import USED_RATE, activity_rates, batched, unit_responses
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.freshness import digest_of, reached_from
 
@@ -59,7 +60,7 @@ class Curve(NamedTuple):
 
 
 class Subject:
-    """What is measured: a trained model on its data. Codes and reconstructions are computed once.
+    """What is measured: a trained model on its data. What several measures need is computed once.
 
     Args:
         model: on the CPU, in evaluation mode.
@@ -69,22 +70,29 @@ class Subject:
 
     def __init__(self, model: LatentVariableModel, data: Dataset, seed: int = 0):
         self.model, self.data, self.seed = model, data, seed
-        self.x = data.test.x
+        self.x, self.y = data.test.x, data.test.y
 
     @cached_property
     def codes(self) -> Tensor:
         """Deterministic codes of the test data, ``(n, latent_dim)``."""
         return batched(self.model.code, self.x)
 
-    @cached_property
-    def train_codes(self) -> Tensor:
-        """Deterministic codes of the training data, ``(n, latent_dim)``."""
-        return batched(self.model.code, self.data.train.x)
+    def codes_of(self, rows: Tensor) -> Tensor:
+        """Deterministic codes of these training observations, ``(len(rows), latent_dim)``."""
+        return batched(self.model.code, self.data.train.x[rows])
 
     @cached_property
     def active(self) -> Tensor:
         """Which dimensions are active for which test observation, bool ``(n, latent_dim)``."""
+        if type(self.model).active is LatentVariableModel.active:  # some codes are searched for, which takes its time
+            return self.codes != 0
         return batched(self.model.active, self.x)
+
+    @cached_property
+    def sparse_codes(self) -> Tensor:
+        """The codes, exactly 0 where a dimension is not active, ``(n, latent_dim)``."""
+        silent = ~self.active
+        return self.codes.masked_fill(silent, 0) if self.codes[silent].any() else self.codes
 
     @cached_property
     def rates(self) -> Tensor:
@@ -92,20 +100,61 @@ class Subject:
         return activity_rates(self.active)
 
     @cached_property
+    def used(self) -> Tensor:
+        """Which dimensions are active often enough to count as used, bool ``(latent_dim,)``."""
+        return self.rates >= USED_RATE
+
+    @cached_property
+    def order_of_use(self) -> Tensor:
+        """The dimensions, the most used first; where rates do not tell them apart, as in a dense code, by the variance
+        of their values."""
+        variance = self.codes.var(0)
+        return torch.argsort(self.rates + 1e-6 * variance / variance.max().clamp(min=1e-12), descending=True)
+
+    @cached_property
     def reconstruction(self) -> Tensor:
         """Test data from their deterministic codes, ``(n, *input_shape)``."""
         return batched(self.model.decode_mean, self.codes)
+
+    @cached_property
+    def responses(self) -> Tensor:
+        """What each dimension adds to an observation, with the codes as they are, ``(latent_dim, *input_shape)``."""
+        return unit_responses(self.model, self.codes)
+
+    @cached_property
+    def sparse_responses(self) -> Tensor:
+        """What each dimension adds where it is active, ``(latent_dim, *input_shape)``."""
+        return self.responses if self.sparse_codes is self.codes else unit_responses(self.model, self.sparse_codes)
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL of each dimension's posterior to its prior, nats, mean over the test data, ``(latent_dim,)``."""
+        return batched(self.model.kl_per_dimension, self.x).mean(0)
+
+    def error_of(self, codes: Tensor) -> float:
+        """Mean squared error per feature of what other codes of the test data, ``(n, latent_dim)``, decode to."""
+        squares = [(x - batched(self.model.decode_mean, own)).square().sum()
+                   for x, own in zip(self.x.split(1000), codes.split(1000), strict=True)]
+        return (sum(squares) / self.x.numel()).item()
 
     def generator(self) -> torch.Generator:
         """A fresh stream of the run's seed."""
         return torch.Generator().manual_seed(self.seed)
 
 
+def _has_classes(data: Dataset) -> bool:
+    """Whether there are several classes, each with observations in both parts."""
+    return len(data.classes) > 1 and all(
+        part.y is not None and len(part.y.unique()) == len(data.classes) for part in (data.train, data.test))
+
+
 NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
-    "classes": lambda model, data: len(data.classes) > 1,
+    "classes": lambda model, data: _has_classes(data),
     "sources": lambda model, data: len(data.factor_names) > 0,
     "prior": lambda model, data: model.generative,
     "images": lambda model, data: data.is_image,
+    "returns": lambda model, data: data.name == "returns" and data.loadings is not None,
+    "sinusoids": lambda model, data: data.name == "sinusoids",
 }
 """What a measure can ask for."""
 
@@ -113,9 +162,9 @@ Values = dict[str, "float | tuple[Iterable[float], Iterable[float]] | None"]
 
 
 class Group(NamedTuple):
-    """Measures and curves that one function computes."""
+    """Measures and curves that one function computes, or columns of the table of units where none are declared."""
 
-    function: Callable[[Subject], Values]
+    function: Callable[[Subject], dict]
     declared: tuple[Measure | Curve, ...]
     needs: tuple[str, ...]
 
@@ -125,22 +174,51 @@ class Group(NamedTuple):
 
 
 GROUPS: list[Group] = []
+UNIT_COLUMNS: list[Group] = []
 MEASURES: dict[str, Measure] = {}
 CURVES: dict[str, Curve] = {}
+
+
+def _checked(needs: Iterable[str]) -> tuple[str, ...]:
+    needs = tuple(needs)
+    for need in needs:
+        if need not in NEEDS:
+            raise unknown_name("need of a measure", need, NEEDS)
+    return needs
 
 
 def measures(*declared: Measure | Curve, needs: Iterable[str] = ()) -> Callable:
     """Register a function ``(subject) → {name: value}`` with the measures and curves that it computes.
 
-    The value of a curve is a pair (x, values); None is what cannot be said of this run.
+    The value of a curve is a pair (x, values). None, NaN and infinite values, and what is not in the mapping, are
+    what cannot be said of this run: they are left out.
+
+    Raises:
+        SettingError: an unknown need, or a name that another function has.
     """
+    needs = _checked(needs)
+    for each in declared:
+        if each.name in MEASURES or each.name in CURVES:
+            raise SettingError(f"measure {each.name!r} is there already")
+
     def register(function: Callable[[Subject], Values]) -> Callable[[Subject], Values]:
-        for need in needs:
-            if need not in NEEDS:
-                raise unknown_name("need of a measure", need, NEEDS)
-        GROUPS.append(Group(function, declared, tuple(needs)))
+        GROUPS.append(Group(function, declared, needs))
         for each in declared:
             (CURVES if isinstance(each, Curve) else MEASURES)[each.name] = each
+        return function
+    return register
+
+
+def unit_columns(*, needs: Iterable[str] = ()) -> Callable:
+    """Register a function ``(subject) → {column: values}`` that describes each latent dimension; None for no column.
+
+    Raises:
+        SettingError: an unknown need.
+    """
+    needs = _checked(needs)
+
+    def register(function: Callable[[Subject], dict]) -> Callable[[Subject], dict]:
+        UNIT_COLUMNS.append(Group(function, (), needs))
         return function
     return register
 
@@ -170,22 +248,30 @@ def measure(model: LatentVariableModel, data: Dataset, *, seed: int = 0,
         model: trained; on the CPU, in evaluation mode.
         data: what it was trained on.
         seed: of the run.
-        only: names of measures, curves, or "units": nothing else is computed; None: everything that applies.
+        only: names of measures, curves, or "units": what is computed together with them comes along, nothing else is
+            computed; None: everything that applies.
+
+    Raises:
+        SettingError: ``only`` has a name that is not known.
     """
     started, subject = time.perf_counter(), Subject(model, data, seed)
     wanted = None if only is None else set(only)
+    for name in wanted or ():
+        if name not in MEASURES and name not in CURVES and name != "units":
+            raise unknown_name("measure", name, [*MEASURES, *CURVES, "units"])
     values, curves = {}, []
     for group in GROUPS:
-        names = {each.name for each in group.declared}
-        if not group.applies(model, data) or (wanted is not None and not names & wanted):
+        names = [each.name for each in group.declared]
+        if not group.applies(model, data) or (wanted is not None and wanted.isdisjoint(names)):
             continue
         found = group.function(subject)
         for name in names:
             if name not in CURVES:
                 values[name] = _number(found.get(name))
             elif found.get(name) is not None:
-                x, y = found[name]
-                curves.append(pd.DataFrame({"curve": name, "x": np.asarray(x, float), "value": np.asarray(y, float)}))
+                x, y = (np.asarray(part, float) for part in found[name])
+                known = np.isfinite(y)
+                curves.append(pd.DataFrame({"curve": name, "x": x[known], "value": y[known]}))
     units = describe_units(subject) if wanted is None or "units" in wanted else pd.DataFrame()
     table = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE_COLUMNS)
     return Measured(values, table, units, time.perf_counter() - started)
@@ -196,32 +282,20 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
+def describe_units(subject: Subject) -> pd.DataFrame:
+    """A row for each latent dimension, with the columns that apply."""
+    columns = {"unit": range(subject.model.latent_dim)}
+    for group in UNIT_COLUMNS:
+        if group.applies(subject.model, subject.data):
+            columns |= group.function(subject)
+    return pd.DataFrame(columns)
+
+
 def measures_fingerprint() -> str:
     """Changes when the source of a measure does, comments and docstrings apart."""
-    here = "sparse_vae.report.measures"
-    return digest_of({here, *(m for m in reached_from([here]) if m.startswith("sparse_vae.evaluation"))})[:12]
+    ours = ("sparse_vae.report.measures", "sparse_vae.evaluation")
+    return digest_of(m for m in reached_from(["sparse_vae.report.measures"]) if m.startswith(ours))[:12]
 
 
-@measures(
-    Measure("loss", "objective (nats)", 2, "the training objective on test data, nats", "lower"),
-    Measure("reconstruction_loss", "reconstruction (nats)", 2,
-            "the reconstruction term of the objective, with the code the model trains with", "lower"),
-    Measure("kl_loss", "KL (nats)", 2, "the KL term of the objective, as weighted there"),
-    Measure("negative_elbo", "−ELBO (nats)", 2, "one-sample estimate, every KL with weight 1", "lower"),
-    Measure("mean_squared_error", "MSE", 4, "of the reconstruction from the deterministic code, per feature", "lower"),
-    Measure("explained_variance", "explained", 3, "share of the variance about the mean that is explained", "higher"),
-    Measure("active_fraction", "active (%)", 1, "share of the dimensions that one observation activates", scale=100),
-    Measure("used_dimensions", "in use", 1, "dimensions that are active for at least 1% of the observations"),
-    Measure("parameters", "parameters", 0, "number of trained values"),
-)
-def _summary(subject: Subject) -> Values:
-    found = summarise(subject.model, subject.data, seed=subject.seed)
-    terms = found.pop("loss")
-    return found | {"loss": terms["total"], "reconstruction_loss": terms["reconstruction"], "kl_loss": terms.get("kl")}
-
-
-def describe_units(subject: Subject) -> pd.DataFrame:
-    """A row for each latent dimension: how often it is active and the test observations that activate it most."""
-    strongest = subject.codes.abs().argsort(dim=0, descending=True)[:9].T
-    return pd.DataFrame({"unit": range(subject.model.latent_dim), "rate": subject.rates.numpy(),
-                         "strongest": [" ".join(map(str, row)) for row in strongest.tolist()]})
+# Last, since they register with what is above; in this order columns stand in tables.
+from sparse_vae.report import measures_of_codes, measures_of_truth  # noqa: E402, F401

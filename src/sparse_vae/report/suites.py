@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 
 from sparse_vae.checks import SettingError, parse_value, unknown_name
 from sparse_vae.configuration import RunConfig, configure
+from sparse_vae.models import CLASSICAL, MODELS, model_settings
 
 SUITE_KEYS = ("title", "first", "second", "defaults", "runs", "published", "figures")
 FIGURE_KEYS = ("notebook", "name", "runs")
@@ -158,7 +159,7 @@ def _check_suite(name: str, root: Path, content: object) -> Suite:
     runs: dict[str, SuiteRun] = {}
     for number, entry in enumerate(_listed("runs", content["runs"]), 1):
         with _located(f"run {number}"):
-            for run in expand_run({**defaults, **_mapping(entry)}):
+            for run in expand_run(_mapping(entry), defaults):
                 if run.name in runs:
                     raise SettingError(f"two runs would lie in {run.name}; tell them apart with variant: …")
                 runs[run.name] = run
@@ -208,8 +209,12 @@ def _file_name_part(name: str, text: object) -> str:
     return str(text)
 
 
-def expand_run(entry: dict) -> Iterator[SuiteRun]:
-    """The runs of one entry: every combination of its settings' values, where lists give several."""
+def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
+    """The runs of one entry: every combination of its settings' values, where lists give several.
+
+    Defaults are for the settings that the entry does not give; one that only other models take is left out.
+    """
+    given, entry = entry, {**(defaults or {}), **entry}
     for required in ("model", "dataset"):
         if required not in entry:
             raise SettingError(f"has no {required}")
@@ -223,10 +228,17 @@ def expand_run(entry: dict) -> Iterator[SuiteRun]:
         for key, name in (("model", model), ("dataset", dataset)):
             if not isinstance(name, str):
                 raise SettingError(f"{key} must be a name; got {name!r}")
+        settings = {key: value for key, value in settings.items() if key in given or _is_for(key, model)}
         config = configure(model, dataset, **settings)
         folder = model if variant is None else f"{model}-{_fill_in(str(variant), settings)}"
         parameters = {"model": model, "dataset": dataset, "settings": settings}
         yield SuiteRun(f"{dataset}/{folder}/seed{config.training.seed}", config, parameters)
+
+
+def _is_for(setting: str, model: str) -> bool:
+    """Whether a model takes a setting, or no model does: it is then the training's or the data set's."""
+    others = {**MODELS, **CLASSICAL}
+    return setting in model_settings(model) or not any(setting in model_settings(name) for name in others)
 
 
 class _WholeNames(string.Formatter):

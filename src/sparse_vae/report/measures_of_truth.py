@@ -1,0 +1,218 @@
+"""What is measured of a run beside what is known of its data: classes, sources, the dictionary behind them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse_vae.evaluation import (
+    batched,
+    class_selectivity,
+    dci,
+    knn_probe,
+    labelled_subset,
+    logistic_probe,
+    matched_sources,
+    mutual_information_gap,
+    sap,
+    squared_correlation,
+)
+from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures, unit_columns
+
+BUDGETS = (200, 1000, 5000)
+"""Numbers of labelled observations."""
+SELECTIVE = 0.5
+"""Of an index above this: the best class has three times the mean of the others."""
+SOURCE_OBSERVATIONS = 3000
+DCI_TREES = 20
+
+PROBES = {"logistic": ("logistic regression", logistic_probe),
+          "cosine": ("majority of the 5 nearest by cosine", partial(knn_probe, metric="cosine")),
+          "euclidean": ("majority of the 5 nearest by Euclidean distance", partial(knn_probe, metric="euclidean"))}
+
+
+def _probe(name: str, subject: Subject) -> Values:
+    """Accuracy of a probe for each number of labels; the smaller draws are part of the larger ones."""
+    labels = subject.data.train.y
+    budgets = [budget for budget in BUDGETS if budget <= len(labels)]
+    if not budgets:
+        return {}
+    chosen = labelled_subset(labels, budgets[-1], subject.seed)
+    codes = subject.codes_of(chosen)
+    return {f"{name}_{budget}": PROBES[name][1](codes[:budget], labels[chosen[:budget]], subject.codes, subject.y,
+                                                budget, subject.seed) for budget in budgets}
+
+
+for _name, (_title, _) in PROBES.items():
+    measures(*(Measure(f"{_name}_{budget}", f"{_name}, {budget:,} labels (%)", 1,
+                       f"test accuracy of {_title} on the codes of {budget:,} labelled training observations",
+                       "higher", 100) for budget in BUDGETS), needs=["classes"])(partial(_probe, _name))
+
+
+@measures(
+    Measure("selectivity", "selectivity", 2, "(best class − mean of the others) / (best class + mean of the others) of "
+            "the mean size of the code in each class, mean over the dimensions in use", "higher"),
+    Measure("selectivity_shuffled", "shuffled labels", 3, "selectivity with shuffled labels, which is chance"),
+    Measure("selective_fraction", "selective (%)", 1, f"share of the dimensions in use with an index above {SELECTIVE}",
+            "higher", 100),
+    Measure("classes_covered", "classes covered", 1, "classes that are the best class of a selective dimension",
+            "higher"),
+    Curve("selectivity_by_rank", "selectivity", "dimension in use, most selective first",
+          "selectivity of each dimension in use, sorted", "higher"),
+    needs=["classes"],
+)
+def _selectivity(subject: Subject) -> Values:
+    if not subject.used.any():
+        return {}
+    found = class_selectivity(subject.codes, subject.y)
+    shuffled = subject.y[torch.randperm(len(subject.y), generator=subject.generator())]
+    chance = class_selectivity(subject.codes, shuffled).index[subject.used]
+    index, preferred = found.index[subject.used], found.preferred[subject.used]
+    return {"selectivity": index.mean().item(), "selectivity_shuffled": chance.mean().item(),
+            "selective_fraction": (index > SELECTIVE).float().mean().item(),
+            "classes_covered": len(preferred[index > SELECTIVE].unique()),
+            "selectivity_by_rank": (range(1, len(index) + 1), index.sort(descending=True).values)}
+
+
+@unit_columns(needs=["classes"])
+def _preferences(subject: Subject) -> dict:
+    """The class that a dimension prefers, by its index, its selectivity, and the mean of |code| in each class."""
+    found = class_selectivity(subject.codes, subject.y)
+    return {"preferred": found.preferred.numpy(), "selectivity": found.index.numpy(),
+            **{f"mean_{index}": means.numpy() for index, means in enumerate(found.means)}}
+
+
+def _varying(factors: Tensor) -> Tensor:
+    """Indices of the factors that have more than one value in these observations."""
+    return (factors.amax(0) > factors.amin(0)).nonzero()[:, 0]
+
+
+@measures(
+    Measure("matched_correlation", "matched", 3, "|correlation| of each source with a dimension of its own, mean over "
+            "the sources", "higher"),
+    Measure("mig", "MIG", 3, "mutual information gap, 0 to 1", "higher"),
+    Measure("sap", "SAP", 3, "separated attribute predictability by squared correlation, 0 to 1", "higher"),
+    Curve("source_recovery", "|correlation|", "source",
+          "|correlation| of each source with the dimension that is matched with it", "higher"),
+    needs=["sources"],
+)
+def _recovery(subject: Subject) -> Values:
+    codes, factors, known = _sources(subject)
+    matching = matched_sources(codes, factors)
+    return {"matched_correlation": matching.mean, "mig": mutual_information_gap(codes, factors),
+            "sap": sap(codes, factors, score=squared_correlation), "source_recovery": (known, matching.scores)}
+
+
+@measures(
+    Measure("dci_d", "DCI, D", 3, "disentanglement: whether a dimension serves one source only, by extremely "
+            "randomised trees, 0 to 1", "higher"),
+    Measure("dci_c", "DCI, C", 3, "completeness: whether a source is served by one dimension only, 0 to 1", "higher"),
+    Measure("dci_i", "DCI, I", 3, "informativeness: R² of the sources predicted from the code", "higher"),
+    needs=["sources"],
+)
+def _dci(subject: Subject) -> Values:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    codes, factors, _ = _sources(subject)
+    found = dci(codes, factors, estimator=ExtraTreesRegressor(DCI_TREES, min_samples_leaf=5, random_state=0))
+    return {"dci_d": found.disentanglement, "dci_c": found.completeness, "dci_i": found.informativeness}
+
+
+def _sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes and sources of the first test observations, and which sources these are: those that vary there."""
+    factors = subject.data.test.factors[:SOURCE_OBSERVATIONS]
+    known = _varying(factors)
+    return subject.codes[:SOURCE_OBSERVATIONS], factors[:, known], known
+
+
+@measures(
+    Measure("awake_f1", "awake F1", 2, "F1 of the days on which a factor moved, by the zeros of the code of the "
+            "dimension that is matched with it", "higher"),
+    Measure("awake_ap", "awake AP", 2, "average precision of the size of the code for the same days", "higher"),
+    Measure("loadings_cosine", "loadings", 2, "|cosine| of what a dimension adds to the assets with the loadings of "
+            "the factor, mean over the factors", "higher"),
+    Measure("assets_ap", "assets", 2, "average precision of the size of what a dimension adds for which assets the "
+            "factor drives at all", "higher"),
+    Curve("awake_by_regime", "awake (%)", "regime", "share of the factors that are awake on a day", scale=100),
+    Curve("size_by_regime", "size", "regime", "mean |code| in units of its mean over all days"),
+    needs=["returns"],
+)
+def _market(subject: Subject) -> Values:
+    from sklearn.metrics import average_precision_score, f1_score
+
+    codes, loadings, regimes = subject.sparse_codes, subject.sparse_responses.flatten(1), subject.y
+    present = regimes.unique()
+    days = [regimes == regime for regime in present]
+    typical = codes.abs().mean().clamp(min=1e-12)
+    found = {"awake_by_regime": (present, [(codes[own] != 0).float().mean().item() for own in days]),
+             "size_by_regime": (present, [(codes[own].abs().mean() / typical).item() for own in days])}
+    varying = _varying(subject.data.test.factors)
+    truth, true_loadings = subject.data.test.factors[:, varying], subject.data.loadings[varying]
+    assignment = matched_sources(codes, truth).assignment
+    factors = (assignment >= 0).nonzero()[:, 0]
+    dimensions = assignment[factors]
+    awake, moved = codes[:, dimensions], (truth[:, factors] != 0).flatten()
+    sizes = awake.abs() / awake.std(0).clamp(min=1e-12)
+    cosines = torch.nn.functional.cosine_similarity(loadings[dimensions], true_loadings[factors], dim=1)
+    return found | {
+        "awake_f1": f1_score(moved, (awake != 0).flatten()),
+        "awake_ap": average_precision_score(moved, sizes.flatten()),
+        "loadings_cosine": cosines.abs().mean().item(),
+        "assets_ap": average_precision_score((true_loadings[factors] != 0).flatten(),
+                                             loadings[dimensions].abs().flatten())}
+
+
+@measures(
+    Measure("signal_error", "squared error", 3, "of the reconstruction, summed over the samples of a signal", "lower"),
+    Measure("frequency_precision", "precision", 2, "of a signal's frequencies, each atom standing for its strongest",
+            "higher"),
+    Measure("frequency_recall", "recall", 2, "of a signal's frequencies", "higher"),
+    Measure("frequency_f1", "F1", 2, "of a signal's frequencies", "higher"),
+    Measure("amplitude_error", "amplitude error", 2, "relative error of the amplitudes of the frequencies that are "
+            "there", "lower"),
+    Measure("omp_signal_error", "squared error, OMP", 3, "of orthogonal matching pursuit on the same atoms with as "
+            "many coefficients, where at most half are not 0", "lower"),
+    Measure("omp_frequency_f1", "F1, OMP", 2, "of orthogonal matching pursuit on the same atoms with as many "
+            "coefficients", "higher"),
+    needs=["sinusoids"],
+)
+def _signals(subject: Subject) -> Values:
+    codes = subject.sparse_codes.double().numpy()
+    atoms = subject.sparse_responses.double().numpy()
+    reconstruction = batched(subject.model.decode_mean, subject.sparse_codes).double().numpy()
+    error, precision, recall, f1, amplitude_error = _recovered(subject, codes, atoms, reconstruction)
+    found = {"signal_error": error, "frequency_precision": precision, "frequency_recall": recall, "frequency_f1": f1,
+             "amplitude_error": amplitude_error}
+    count = round((codes != 0).sum(1).mean())
+    if 0 < count <= codes.shape[1] / 2:  # of a code that is not sparse there is nothing to pursue
+        from sklearn.decomposition import sparse_encode
+
+        mean = subject.data.train.x.double().numpy().mean(0)
+        unit = atoms / np.linalg.norm(atoms, axis=1, keepdims=True).clip(1e-12)
+        codes = sparse_encode(subject.x.double().numpy() - mean, unit, algorithm="omp",
+                              n_nonzero_coefs=min(count, len(unit)))
+        error, _, _, f1, _ = _recovered(subject, codes, unit, mean + codes @ unit)
+        found |= {"omp_signal_error": error, "omp_frequency_f1": f1}
+    return found
+
+
+def _recovered(subject: Subject, codes: np.ndarray, atoms: np.ndarray,
+               reconstruction: np.ndarray) -> tuple[float, float, float, float, float]:
+    """How well codes (n, J) on atoms (J, length) recover the signals: squared error, precision, recall and F1 of the
+    frequencies, relative error of the amplitudes."""
+    x, waves, factors = (part.double().numpy() for part in (
+        subject.x, subject.data.loadings, subject.data.test.factors))
+    half = len(waves) // 2  # sines, then cosines
+    truth = np.hypot(factors[:, :half], factors[:, half:])  # (n, frequencies)
+    projected = reconstruction @ waves.T * 2 / waves.shape[1]
+    amplitudes = np.hypot(projected[:, :half], projected[:, half:])
+    strongest = np.abs(np.fft.rfft(atoms))[:, 1:half + 1].argmax(1)
+    support = (codes != 0) @ np.eye(half)[strongest] > 0
+    present = truth > 0
+    hits = (support & present).sum()
+    return (np.square(x - reconstruction).sum(1).mean(), hits / max(support.sum(), 1), hits / present.sum(),
+            2 * hits / (support.sum() + present.sum()),
+            np.abs(amplitudes - truth)[present].mean() / truth[present].mean())
