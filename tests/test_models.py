@@ -14,6 +14,7 @@ from sparse_vae.models import MODELS, make_model, model_settings
 from sparse_vae.models.base import LIKELIHOODS, SMALLEST_LOG_SCALE
 from sparse_vae.models.vae import ACTIVE_KL
 from sparse_vae.nets import count_parameters
+from sparse_vae.settings import defaults
 
 SHAPES = [(1, 28, 28), (3, 9, 7), (1, 8, 8), (12,), (9, 16)]
 BATCH, LATENTS = 6, 5
@@ -96,7 +97,7 @@ def test_every_model_takes_a_linear_decoder(name, likelihood):
     if likelihood == "gaussian":
         deviation = (x - x.mean(0)).square().mean().sqrt()
         assert model.log_scale.exp().item() == pytest.approx(deviation.item() / 3, rel=1e-5)
-    assert model.title == model.name + ", linear decoder"
+    assert ", linear decoder" in model.title
     assert model.loss(x, generator=seeded()).total.isfinite()
 
 
@@ -266,17 +267,18 @@ def test_convolutions_refuse_vectors():
 
 
 def test_model_settings_lists_own_settings_and_shared_ones():
-    assert model_settings("vae") == {"latent_dim": 16, "likelihood": "bernoulli", "backbone": "auto",
-                                     "hidden_dim": 400, "decoder": "network"}
-    assert model_settings("beta-vae") == {"beta": 4.0, **model_settings("vae")}
+    assert defaults(model_settings("vae")) == {"latent_dim": 16, "likelihood": "bernoulli", "backbone": "auto",
+                                               "hidden_dim": 400, "decoder": "network"}
+    assert list(model_settings("beta-vae")) == ["beta", *model_settings("vae")]
+    assert model_settings("vsc-warmup").items() > model_settings("vsc").items()
 
 
 def test_unknown_names_name_the_nearest():
     with pytest.raises(SettingError, match="unknown model 'vea'; did you mean 'vae'"):
         make_model("vea", (12,))
-    with pytest.raises(SettingError, match="unknown setting of model 'vae' 'latent_dmi'; did you mean 'latent_dim'"):
+    with pytest.raises(SettingError, match="unknown setting of VAE 'latent_dmi'; did you mean 'latent_dim'"):
         make_model("vae", (12,), latent_dmi=3)
-    with pytest.raises(SettingError, match="unknown setting of model 'vae' 'beta'"):
+    with pytest.raises(SettingError, match="unknown setting of VAE 'beta'"):
         make_model("vae", (12,), beta=1.0)
 
 

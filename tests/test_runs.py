@@ -15,29 +15,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from sparse_vae import files, runs
-from sparse_vae.checks import SettingError
 from sparse_vae.evaluation import code_usage, summarise
-from sparse_vae.files import atomic_path
 from sparse_vae.models import MODELS
 from sparse_vae.report.runs import (
-    Checkpoint,
     Run,
-    RunConfig,
     RunError,
     build_model,
     by_title_and_size,
     configure,
     is_finished,
     load_data,
-    load_weights,
     open_runs,
     save_run,
     train_run,
 )
-from sparse_vae.training import TrainingSettings, TrainingState, make_optimizer
 
 TINY = {"epochs": 1, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, "device": "cpu"}
 
@@ -75,82 +68,6 @@ def largest_file(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-# --- configurations
-
-
-def test_settings_go_where_they_belong():
-    config = configure("beta-vae", "sinusoids", beta=2, epochs=3, seed=7, noise=0.5, **{"dataset.seed": 4})
-    assert config.training == TrainingSettings(epochs=3, seed=7)
-    assert config.model_settings == {"beta": 2, "latent_dim": 16, "backbone": "auto", "hidden_dim": 400,
-                                     "decoder": "network"}
-    assert config.dataset_settings["noise"] == 0.5
-    assert config.dataset_settings["seed"] == 4
-    assert load_data(config).likelihood == "gaussian"
-    assert build_model(config, load_data(config)).likelihood == "gaussian"  # the data's, as none was given
-
-
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"latent_dmi": 3}, "unknown setting for vae on sinusoids 'latent_dmi'; did you mean 'latent_dim'"),
-    ({"beta": 3}, "unknown setting for vae on sinusoids 'beta'"),
-    ({"dataset.nosie": 3}, "did you mean 'dataset.noise'"),
-    ({"latent_dim": 0}, "latent_dim must be an integer of at least 1; got 0"),
-    ({"latent_dim": 10**30}, f"latent_dim must be an integer of at least 1 and at most 2147483647; got {10**30}"),
-    ({"epochs": "many"}, "epochs must be an integer of at least 1; got 'many'"),
-    ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, gaussian; got 'poisson'"),
-])
-def test_a_setting_that_cannot_be_used_is_named(settings, message):
-    with pytest.raises(SettingError, match=message):
-        configure("vae", "sinusoids", **settings)
-
-
-def test_a_model_beyond_the_memory_is_named(monkeypatch):
-    def run_out(*arguments, **settings):
-        raise RuntimeError("can't allocate memory")
-
-    monkeypatch.setattr(runs, "make_model", run_out)
-    with pytest.raises(SettingError, match=r"vae cannot be built with latent_dim=70000, .*: can't allocate memory"):
-        configure("vae", "sinusoids", latent_dim=70000)
-
-
-def test_a_path_is_recorded_as_text():
-    assert configure("vae", "returns", csv=Path("a/b.csv")).dataset_settings["csv"] == "a/b.csv"
-    for value in (2024, "", True):
-        with pytest.raises(SettingError, match=f"csv must be the path of a file; got {value!r}"):
-            configure("vae", "returns", csv=value)
-
-
-def test_unknown_names_name_the_nearest():
-    with pytest.raises(SettingError, match="unknown model 'vaee'; did you mean 'vae'"):
-        configure("vaee", "digits")
-    with pytest.raises(SettingError, match="unknown data set 'digit'; did you mean 'digits'"):
-        configure("vae", "digit")
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_configuration_survives_json(name):
-    config = configure(name, "smiley", epochs=3, latent_dim=5, **{"dataset.n_train": 100})
-    assert RunConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
-
-
-def test_an_older_record_has_the_defaults_of_newer_settings():
-    config = configure("vae", "smiley", epochs=3)
-    record = asdict(config)
-    del record["model_settings"]["hidden_dim"], record["dataset_settings"]["presence"], record["training"]["decay"]
-    assert RunConfig.from_dict(record) == config
-
-
-def test_the_seed_decides_the_initial_weights_and_nothing_else_does():
-    configs = [configure("vae", "digits", **TINY, seed=seed) for seed in (0, 1)]
-    data = load_data(configs[0])
-    torch.manual_seed(5)
-    untouched = torch.rand(3)
-    torch.manual_seed(5)
-    zero, one, again = (build_model(config, data).encoder[1].weight for config in (*configs, configs[0]))
-    assert torch.equal(torch.rand(3), untouched)
-    assert torch.equal(again, zero)
-    assert not torch.equal(one, zero)
 
 
 # --- a run's folder
@@ -270,14 +187,6 @@ def test_damaged_weights_are_refused(run_folder, how):
     with pytest.raises(RunError, match=r"model\.safetensors is damaged or not a safetensors file"):
         _ = Run(run_folder).model
     assert not is_finished(run_folder, Run(run_folder).config)
-
-
-@pytest.mark.parametrize("other", [{"latent_dim": 4}, {"hidden_dim": 8}, {"model": "autoencoder"},
-                                   {"dataset": "sinusoids"}])
-def test_weights_of_another_model_or_other_settings_are_refused(finished, other):
-    config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})
-    with pytest.raises(RunError, match="holds the weights of another model or other settings"):
-        load_weights(build_model(config, load_data(config)), finished / "model.safetensors")
 
 
 # --- several runs
@@ -402,148 +311,3 @@ def test_a_place_below_a_file_cannot_be_written(tmp_path):
     assert contents(tmp_path) == {"file": b"in the way"}
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_an_atomic_path_keeps_what_was_there_when_its_block_fails(tmp_path, kind):
-    def write(path, text):
-        if kind == "folder":
-            path.mkdir()
-            path /= "inside"
-        path.write_text(text)
-
-    target = tmp_path / "deep" / "target.csv"
-    with atomic_path(target) as temporary:
-        assert temporary.suffix == ".csv"
-        write(temporary, "first")
-        assert not target.exists()
-    before = contents(tmp_path)
-    assert list(before.values()) == [b"first"]
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:  # noqa: PT012 (the block is what fails)
-        write(temporary, "second")
-        raise KeyboardInterrupt
-    assert contents(tmp_path) == before
-    with atomic_path(target) as temporary:
-        write(temporary, "third")
-    assert list(contents(tmp_path).values()) == [b"third"]
-
-
-# --- checkpoints
-
-
-@pytest.fixture
-def checkpoint(tmp_path) -> Checkpoint:
-    """A checkpoint of one epoch of a tiny run, alone in its folder."""
-    keeper = Checkpoint(tmp_path / "checkpoints" / "c.safetensors", configure("vae", "digits", **TINY), every=0)
-    keeper.save(fresh_state(keeper.config, trained=True))
-    return keeper
-
-
-def fresh_state(config: RunConfig, *, trained: bool = False) -> TrainingState:
-    model = build_model(config, load_data(config))
-    state = TrainingState(model, make_optimizer(model, config.training))
-    if trained:
-        model.loss(load_data(config).train.x[:32]).total.backward()
-        state.optimizer.step()
-        state.epoch, state.history = 1, [{"epoch": 1, "test_total": 1.5}]
-    return state
-
-
-def test_a_checkpoint_is_read_back_as_it_was_written(checkpoint):
-    written, state = fresh_state(checkpoint.config, trained=True), fresh_state(checkpoint.config)
-    restored = checkpoint.restore(state)
-    assert (restored.epoch, restored.history) == (1, [{"epoch": 1, "test_total": 1.5}])
-    # The same gradients but for the noise of the sample: what the optimiser does next needs more than equal shapes.
-    assert restored.optimizer.state_dict()["state"].keys() == written.optimizer.state_dict()["state"].keys()
-    saved = load_file(checkpoint.path)
-    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in restored.model.state_dict().items())
-    for index, values in restored.optimizer.state_dict()["state"].items():
-        assert all(torch.equal(saved[f"optimizer.{index}.{name}"], value) for name, value in values.items())
-        assert values["step"] == 1
-
-
-def test_without_a_checkpoint_a_run_starts_anew(tmp_path):
-    config = configure("vae", "digits", **TINY)
-    state = fresh_state(config)
-    assert Checkpoint(tmp_path / "none.safetensors", config).restore(state) is state
-    assert state.epoch == 0
-
-
-@pytest.mark.parametrize("other", [{"model": "beta-vae"}, {"dataset": "smiley"}, {"latent_dim": 4}, {"seed": 1},
-                                   {"learning_rate": 0.1}, {"epochs": 2}])
-def test_a_checkpoint_of_another_run_is_refused(checkpoint, other):
-    config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})
-    before = checkpoint.path.read_bytes()
-    with pytest.raises(RunError, match=r"c\.safetensors belongs to another model or other settings; "
-                                       "delete it to start the run anew"):
-        Checkpoint(checkpoint.path, config).restore(fresh_state(config))
-    assert checkpoint.path.read_bytes() == before
-
-
-def test_weights_are_no_checkpoint(finished):
-    config = configure("vae", "digits", **TINY)
-    with pytest.raises(RunError, match="belongs to another model or other settings"):
-        Checkpoint(finished / "model.safetensors", config).restore(fresh_state(config))
-
-
-@pytest.mark.parametrize("notes", [{"config": "{"}, {"config": "[]"}, {"config": "{}"},
-                                   {"config": '{"model": "gone", "dataset": "digits"}'}])
-def test_a_checkpoint_whose_record_cannot_be_read_is_refused(checkpoint, notes):
-    save_file(load_file(checkpoint.path), checkpoint.path, metadata=notes)
-    with pytest.raises(RunError, match="belongs to another model or other settings; delete it"):
-        checkpoint.restore(fresh_state(checkpoint.config))
-
-
-@pytest.mark.parametrize("change", [
-    lambda tensors, notes: tensors.pop("optimizer.0.exp_avg"),
-    lambda tensors, notes: tensors.pop(next(name for name in tensors if name.startswith("model."))),
-    lambda tensors, notes: tensors.update({"optimizer.0.exp_avg": torch.zeros(2, 2)}),
-    lambda tensors, notes: tensors.update({"optimizer.999.exp_avg": torch.zeros(2)}),
-    lambda tensors, notes: tensors.update({"other": torch.zeros(2)}),
-    lambda tensors, notes: notes.pop("history"),
-    *(lambda tensors, notes, text=text: notes.update(history=text) for text in ("{", "3", "[3]", '[{"epoch": 2}]')),
-])
-def test_a_checkpoint_that_does_not_fit_its_run_is_refused(checkpoint, change):
-    tensors = load_file(checkpoint.path)
-    notes = {"config": json.dumps(asdict(checkpoint.config)), "history": "[]"}
-    change(tensors, notes)
-    save_file(tensors, checkpoint.path, metadata=notes)
-    with pytest.raises(RunError, match=r"c\.safetensors does not fit its run .*; delete it to start the run anew"):
-        checkpoint.restore(fresh_state(checkpoint.config))
-
-
-def test_a_checkpoint_older_than_its_data_is_refused(tmp_path):
-    rows = ["day,a,b", *(f"2024-01-{day:02},{day % 7},{day % 5}" for day in range(1, 32))]
-    (tmp_path / "own.csv").write_text("\n".join(rows))
-    config = configure("vae", "returns", csv=tmp_path / "own.csv", **TINY)
-    checkpoint = Checkpoint(tmp_path / "c.safetensors", config, every=0)
-    checkpoint.save(fresh_state(config, trained=True))
-    assert checkpoint.restore(fresh_state(config)).epoch == 1
-    os.utime(checkpoint.path, (0, 0))
-    with pytest.raises(RunError, match=r"c\.safetensors is older than .*own\.csv; delete it"):
-        checkpoint.restore(fresh_state(config))
-
-
-@pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_checkpoint_is_refused(checkpoint, how):
-    damage(checkpoint.path, how)
-    with pytest.raises(RunError, match=r"c\.safetensors is damaged or not a safetensors file .*"
-                                       "delete it to start the run anew"):
-        checkpoint.restore(fresh_state(checkpoint.config))
-
-
-def test_training_does_not_start_from_a_damaged_checkpoint(checkpoint):
-    damage(checkpoint.path, "truncated")
-    before = checkpoint.path.read_bytes()
-    with pytest.raises(RunError, match="damaged"):
-        train_run(checkpoint.config, load_data(checkpoint.config), checkpoint=checkpoint.path, progress=False)
-    assert checkpoint.path.read_bytes() == before
-
-
-@pytest.mark.parametrize("way", ["a full disk", "a file too large"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(checkpoint, monkeypatch, way):
-    before = contents(checkpoint.path.parent)
-    with monkeypatch.context() as patch, largest_file(8_000 if way == "a file too large" else resource.RLIM_INFINITY):
-        if way == "a full disk":
-            patch.setattr(runs, "save_file", full)
-        with pytest.raises((OSError, SafetensorError)):
-            checkpoint.save(fresh_state(checkpoint.config, trained=True))
-    assert contents(checkpoint.path.parent) == before

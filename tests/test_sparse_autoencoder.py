@@ -232,7 +232,7 @@ def test_dead_units_come_back():
     ("topk", {"dead_after": 0}, "dead_after must be"),
     ("sparse-autoencoder-l1", {"sparsity_weight": -0.1}, "sparsity_weight must be"),
     ("sparse-autoencoder-kl", {"target_rate": 0}, "target_rate must be"),
-    ("sparse-autoencoder-kl", {"target_rate": 1}, "target_rate must be below 1"),
+    ("sparse-autoencoder-kl", {"target_rate": 1}, "target_rate must be .* below 1; got 1"),
     ("sparse-autoencoder-kl", {"mean_over": "epoch"}, "mean_over must be"),
     ("jumprelu", {"bandwidth": 0}, "bandwidth must be"),
     ("jumprelu", {"first_threshold": -1}, "first_threshold must be"),

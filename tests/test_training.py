@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sparse_vae.checkpoints import Checkpoint
 from sparse_vae.checks import SettingError
+from sparse_vae.configuration import build_model, configure, load_data
 from sparse_vae.datasets import Dataset, Split, load_dataset
 from sparse_vae.models import MODELS, make_model
-from sparse_vae.report.runs import Checkpoint, build_model, configure, load_data
 from sparse_vae.training import (
     DivergenceError,
     TrainingSettings,
@@ -360,7 +361,9 @@ import time
 from dataclasses import replace
 import torch
 from sparse_vae.datasets import Split
-from sparse_vae.report.runs import Checkpoint, build_model, configure, load_data, train
+from sparse_vae.checkpoints import Checkpoint
+from sparse_vae.configuration import build_model, configure, load_data
+from sparse_vae.training import train
 torch.set_num_threads(2)
 config = configure("vae", "digits", **{settings!r})
 data, keeper = load_data(config), Checkpoint({str(path)!r}, config, every=0)

@@ -13,6 +13,7 @@ from sparse_vae.datasets import Dataset, Split
 from sparse_vae.distributions import SPIKES, SpikeSlab
 from sparse_vae.evaluation import summarise
 from sparse_vae.models import make_model
+from sparse_vae.models.schedules import annealed
 from sparse_vae.training import TrainingSettings, train
 
 SMALL = {"latent_dim": 5, "n_pseudo_inputs": 4, "hidden_dim": 16}
@@ -119,7 +120,8 @@ def test_the_schedules_count_steps():
     assert [model.warmth(step) for step in (0, 10, 15, 30, 100, None)] == [0, 0, 0.25, 1, 1, 1]
     softened = make("vsc-warmup", warmup_steps=10, ramp_steps=20)
     assert [softened.warmth(step) for step in (0, 10, 15, 30, None)] == [0.5, 0.5, 0.625, 1, 1]
-    assert [model.temperature.at(step) for step in (0, 4, 8, 100, None)] == pytest.approx([1, 0.5, 0.25, 0.25, 0.25])
+    annealing = model.temperature, model.final_temperature, model.anneal_steps
+    assert [annealed(step, *annealing) for step in (0, 4, 8, 100, None)] == pytest.approx([1, 0.5, 0.25, 0.25, 0.25])
     x = observations()
     ramped = make(kl_ramp_steps=100)
     first, last = (ramped.loss(x, step=step, generator=seeded()) for step in (0, 99))
@@ -181,8 +183,8 @@ def test_constant_images_and_batches_of_one_train_without_nan(name, prior, x):
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ({"alpha": 0}, "alpha must be a finite number above 0 and at most 1; got 0"),
-    ({"alpha": 1}, "alpha must be below 1"),
+    ({"alpha": 0}, "alpha must be a finite number above 0 and below 1; got 0"),
+    ({"alpha": 1}, "alpha must be a finite number above 0 and below 1; got 1"),
     ({"temperature": 0.0}, "temperature must be a finite number above 0; got 0.0"),
     ({"final_temperature": -1}, "final_temperature must be a finite number above 0; got -1"),
     ({"n_pseudo_inputs": 0}, "n_pseudo_inputs must be an integer of at least 1; got 0"),

@@ -220,8 +220,10 @@ def setting_lines(settings: Mapping[str, Setting]) -> list[str]:
     >>> setting_lines({"size": Integer(None, "of something, none is all of it")})
     ['size=none  of something, none is all of it (an integer of at least 1, or none)']
     """
-    names = {name: f"{name}={'none' if setting.default is None else setting.default}"
-             for name, setting in settings.items()}
+    def text(value: object) -> str:
+        return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+    names = {name: f"{name}={text(setting.default)}" for name, setting in settings.items()}
     width = max(map(len, names.values()), default=0)
     return [f"{names[name]:{width}}  {setting.help} ({setting.allowed}{', or none' * (setting.default is None)})"
             for name, setting in settings.items()]

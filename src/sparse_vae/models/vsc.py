@@ -79,11 +79,11 @@ class VSC(LatentVariableModel):
 
     settings: ClassVar = {
         "alpha": Number(0.2, "the prior's share of non-zero dimensions", above=0, below=1, symbol="α"),
-        "prior": Choice("pseudo-inputs", "a learned mixture, or one of independent dimensions", choices=PRIORS,
-                        title="{} prior"),
+        "prior": Choice("pseudo-inputs", "a learned mixture of posteriors of pseudo-inputs, or a fixed one",
+                        choices=PRIORS, title="{} prior"),
         "n_pseudo_inputs": Integer(50, "U, at most the number of training observations"),
         "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES),
-        "estimator": Choice("straight-through", "of the spike's gradient", choices=SPIKES, title="{} spikes"),
+        "estimator": Choice("straight-through", "how gradients pass the spikes", choices=SPIKES, title="{} spikes"),
         **SCHEDULES,
     }
     encoder_outputs_per_latent = 3
