@@ -1,0 +1,271 @@
+"""The checks of the sentences that the chapters mark as claims, in the order of the chapters.
+
+Each gets the published runs of its suite and says whether its sentence is true of them, with the numbers. See
+:mod:`sparse_vae.report.claims`; `make check` names a sentence that does not hold.
+"""
+
+import itertools
+
+from sparse_vae.report.claims import Verdict, against, claim, in_words, together
+
+FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
+
+
+# --- Sparse autoencoders
+
+
+@claim("jumprelu-hardly-switches", suite="report")
+def _(runs):
+    jumprelu = runs.where(model="jumprelu", dataset=["mnist", "fashion-mnist", "smiley", "sinusoids"])
+    frame = jumprelu.having("active_fraction", "used_dimensions").frame
+    rates = frame["active_fraction"] * frame["latent_dim"] / frame["used_dimensions"]
+    means = rates.groupby(frame["dataset"], sort=False).mean()
+    return Verdict(means.min() >= 0.9, "A unit in use is on for " + "; ".join(
+        f"{100 * mean:.0f}% of the observations of {dataset}" for dataset, mean in means.items()))
+
+
+@claim("equal-sparsity-training", suite="exercises")
+def _(runs):
+    frame = runs.where(dataset="fashion-mnist").frame
+    sparse = ["sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk", "jumprelu"]
+    small = frame["model"].isin(sparse) & (frame["latent_dim"] == 64)
+    careful = frame["model"].isin(["topk", "batchtopk"]) & (frame["latent_dim"] == 1024)
+    epochs = [sorted(set(frame["epochs"][rows])) for rows in (small, ~small)]
+    rates = [sorted(set(frame["learning_rate"][rows])) for rows in (careful, ~careful)]
+    return Verdict(epochs == [[8], [5]] and max(rates[0]) < min(rates[1]),
+                   f"Epochs: {epochs[0]} against {epochs[1]}; learning rates: {rates[0]} against {rates[1]}")
+
+
+# --- Variational autoencoders
+
+
+@claim("beta-vae-fewer-dimensions", suite="paper")
+def _(runs):
+    mnist, fashion = together(*(
+        against(runs.where(dataset=dataset), "beta-vae", "vae", "used_dimensions", at={"latent_dim": sizes})
+        for dataset, sizes in {"mnist": [16, 50, 200], "fashion-mnist": [8, 16, 50, 200]}.items()))
+    return Verdict(mnist.lower and fashion.lower, f"MNIST, {mnist.text}. Fashion-MNIST, {fashion.text}")
+
+
+# --- Variational sparse coding
+
+
+@claim("softest-spikes-worst-bound", suite="paper")
+def _(runs):
+    trained = runs.matching("mnist/vsc-*-t*/*").having("negative_elbo", "used_dimensions")
+    worst, second = trained.means(["negative_elbo"], by="group")["negative_elbo"].nlargest(2).index
+    found = against(trained, {"group": worst}, {"group": second}, "negative_elbo",
+                    names=("the worst, " + worst.split("/")[1], "the next, " + second.split("/")[1]))
+    softest = trained.where(estimator="scaled-sigmoid", temperature=1.0).frame
+    used = softest["used_dimensions"].max()
+    return Verdict(set(softest["group"]) == {worst} and found.higher and used == 0,
+                   f"{found.text}; dimensions in use with sharpness 1: {used:.0f}")
+
+
+# --- Experiments
+
+
+@claim("beta-vae-pays", suite="site")
+def _(runs):
+    wide = runs.where(model=["vae", "beta-vae"], latent_dim=lambda size: size > 2)
+    models = wide.frame.groupby("dataset", sort=False)["model"].nunique()
+    datasets = list(models.index[models == 2])
+    bounds, errors, used = (against(wide, "beta-vae", "vae", measure, at={"dataset": datasets})
+                            for measure in ("negative_elbo", "mean_squared_error", "used_dimensions"))
+    found = together(bounds, errors, used)
+    more = [test.difference > 0 for test in used.tests]
+    return Verdict(found[0].higher and found[1].higher and not any(more), in_words(*found))
+
+
+# --- Sparse coding, measured
+
+VSC = {"model": "vsc", "prior": LEARNED, "alpha": 0.01, "estimator": "straight-through"}
+WARMED = {"model": "vsc-warmup", "prior": LEARNED, "first_warmth": 0.0}
+SOFTENED = {"model": "vsc-warmup", "prior": LEARNED, "first_warmth": 0.5}
+
+
+@claim("vae-best-bound-mnist", suite="paper")
+def _(runs):
+    mnist = runs.where(dataset="mnist").matching(["*-j*"]).having("negative_elbo")
+    means = mnist.means(["negative_elbo"], by=["latent_dim", "group"])["negative_elbo"]
+    best = [key[1].split("/")[1] for key in means.groupby("latent_dim").idxmin()]
+    lower, level = (against(mnist, "vae", VSC, "negative_elbo", at={"latent_dim": sizes})
+                    for sizes in ([2, 8, 16, 50], [200]))
+    return Verdict(all(name.startswith("vae-") for name in best) and lower.lower and level.level,
+                   in_words(*together(lower, level)))
+
+
+@claim("vsc-overtakes-fashion", suite="paper")
+def _(runs):
+    fashion = runs.where(dataset="fashion-mnist")
+    smaller, largest = together(*(against(fashion, "vae", VSC, "negative_elbo", at={"latent_dim": sizes})
+                                  for sizes in ([8, 16, 50], [200])))
+    return Verdict(smaller.lower and largest.higher, in_words(smaller, largest))
+
+
+@claim("warm-up-costs-dimensions", suite="paper")
+def _(runs):
+    mnist = runs.where(dataset="mnist")
+    found = against(mnist, WARMED, VSC, "used_dimensions", at={"latent_dim": [16, 50, 200]})
+    return Verdict(found.lower, found.text)
+
+
+@claim("softened-warm-up-adds-dimensions", suite="paper")
+def _(runs):
+    mnist = runs.where(dataset="mnist")
+    found = against(mnist, SOFTENED, VSC, "used_dimensions", at={"latent_dim": [50, 200]})
+    return Verdict(found.higher, found.text)
+
+
+@claim("soft-spikes-off", suite="paper")
+def _(runs):
+    soft = runs.where(dataset="mnist", model="vsc", latent_dim=2, temperature=1.0).having("used_dimensions").frame
+    return Verdict(soft["used_dimensions"].max() == 0,
+                   f"Of 2 dimensions {soft['used_dimensions'].max():.0f} are on for 1% of the observations or more; on "
+                   f"average one is on for {100 * soft['active_fraction'].max():.2f}%")
+
+
+@claim("smiley-vsc-keeps-bound", suite="paper")
+def _(runs):
+    vsc = runs.where(dataset="smiley", model="vsc")
+    fixed, learned = together(*(
+        against(vsc, {"prior": prior, "latent_dim": 60}, {"prior": prior, "latent_dim": 18}, "negative_elbo",
+                names=(f"{name} prior, J = 60,", "J = 18"))
+        for prior, name in ((FIXED, "fixed"), (LEARNED, "learned"))))
+    return Verdict(fixed.level and learned.lower, in_words(fixed, learned))
+
+
+@claim("smiley-all-in-use", suite="paper")
+def _(runs):
+    smiley = runs.where(dataset="smiley").having("used_dimensions")
+    parts = [smiley.where(model="vsc", prior=FIXED).frame, smiley.where(model="hybrid").frame]
+    unused = [int((part["latent_dim"] - part["used_dimensions"]).max()) for part in parts]
+    return Verdict(unused == [0, 0], f"Dimensions out of use, at most, of 18 and of 60: VSC {unused[0]}, "
+                                     f"hybrid {unused[1]}")
+
+
+@claim("smiley-learned-prior", suite="paper")
+def _(runs):
+    smiley = runs.where(dataset="smiley").having("negative_elbo", "used_dimensions")
+    own = {"model": "vsc", "prior": LEARNED}
+    used = smiley.where(**own).frame["used_dimensions"].max()
+    larger = smiley.where(latent_dim=60)
+    others = larger.where(run=lambda name: name not in set(larger.where(**own).frame["run"]))
+    next_best = others.means(["negative_elbo"], by="group")["negative_elbo"].idxmin()
+    found = against(larger, own, {"group": next_best}, "negative_elbo")
+    return Verdict(used < 18 and found.lower, f"At most {used:.0f} dimensions in use; J = 60, {found.text}")
+
+
+# --- Hybrid sparse VAE
+
+
+@claim("gamma-is-not-what-matters", suite="hybrid")
+def _(runs):
+    ablation = runs.matching("sinusoids/hybrid-*")
+    found = [against(ablation, {"group": "sinusoids/hybrid-linear-normal"}, {"group": "sinusoids/hybrid-linear"},
+                     measure, names=("normal magnitudes", "Gamma"))
+             for measure in ("negative_elbo", "mean_squared_error")]
+    return Verdict(all(each.level for each in found), in_words(*together(*found)))
+
+
+@claim("what-matters", suite="hybrid")
+def _(runs):
+    def costs(variant, measure="negative_elbo"):
+        return against(runs, {"group": f"sinusoids/hybrid-linear-{variant}"}, {"group": "sinusoids/hybrid-linear"},
+                       measure, names=(variant, "hybrid"))
+
+    *bounds, atoms = together(*(costs(variant) for variant in ("sampled", "k-below-1", "loose")),
+                              costs("loose", "used_dimensions"))
+    whole = runs.where(group="sinusoids/hybrid-linear").frame["used_dimensions"].mean()
+    enough = all(each.higher and each.amount > nats for each, nats in zip(bounds, (20, 50, 20), strict=True))
+    return Verdict(enough and atoms.lower and -atoms.amount > whole / 3, in_words(*bounds, atoms))
+
+
+@claim("gamma-better-on-pictures", suite="hybrid")
+def _(runs):
+    found = together(*(against(runs, {"group": "mnist/hybrid-atoms"}, {"group": "mnist/hybrid-atoms-normal"}, measure,
+                               names=("Gamma", "normal magnitudes"))
+                       for measure in ("negative_elbo", "mean_squared_error")))
+    return Verdict(all(each.lower for each in found), in_words(*found))
+
+
+@claim("dense-vae-best", suite="hybrid")
+def _(runs):
+    shown = runs.matching(["mnist/hybrid-atoms/*", "mnist/vsc-atoms/*", "mnist/vsc-gaussian/*", "mnist/vae-atoms/*"])
+    table = shown.having("negative_elbo").frame.set_index("model")[["negative_elbo", "mean_squared_error"]]
+    dense, others = table.loc[["vae"]], table.drop("vae")
+    gain = others["negative_elbo"].min() - dense["negative_elbo"].max()
+    errors = dense["mean_squared_error"].max(), others["mean_squared_error"].min()
+    return Verdict(gain > 100 and errors[0] < errors[1], f"Its bound is {gain:.0f} nats better than that of any other "
+                   f"run; MSE {errors[0]:.4f} against {errors[1]:.4f} at least")
+
+
+@claim("not-at-their-end", suite="hybrid")
+def _(runs):
+    epochs = set(runs.matching(["mnist/*-atoms/*", "mnist/vsc-gaussian/*"]).frame["epochs"])
+    found = against(runs, {"group": "mnist/hybrid-atoms-long"}, {"group": "mnist/hybrid-atoms"}, "negative_elbo",
+                    names=("20 epochs", "5 epochs"))
+    longer = set(runs.where(group="mnist/hybrid-atoms-long").frame["epochs"])
+    return Verdict(epochs == {5} and longer == {20} and -found.amount > 100, found.text)
+
+
+# --- Exercises
+
+
+@claim("l1-switches-units-off", suite="exercises")
+def _(runs):
+    weights = runs.matching("mnist/sparse-autoencoder-l1-w*/*").having("active_fraction", "used_dimensions")
+    means = weights.means(["active_fraction", "used_dimensions"], by="sparsity_weight")
+    active, used = 50 * means["active_fraction"], means["used_dimensions"]
+    lost, off = active[1.0] - active[10.0], used[1.0] - used[10.0]
+    return Verdict(active[10.0] < active[1.0] / 1.9 and 0.8 * lost < off < 1.2 * lost,
+                   f"Units on for an observation: {active[1.0]:.1f} at the weight 1, {active[10.0]:.1f} at 10; units "
+                   f"in use: {used[1.0]:.1f} and {used[10.0]:.1f}")
+
+
+@claim("kl-weight-costs-little", suite="exercises")
+def _(runs):
+    errors = runs.matching("mnist/sparse-autoencoder-kl-w*/*").having("mean_squared_error").means(
+        ["mean_squared_error"], by="sparsity_weight")["mean_squared_error"]
+    return Verdict(errors.max() / errors.min() < 1.05 and errors.index.max() >= 1e4 * errors.index.min(),
+                   f"MSE from {errors.min():.5f} to {errors.max():.5f} for weights from {errors.index.min():g} to "
+                   f"{errors.index.max():g}")
+
+
+@claim("kl-weights", suite="exercises")
+def _(runs):
+    rates = runs.matching("mnist/sparse-autoencoder-kl-r*/*").frame
+    weights = {rate: sorted(set(rows["sparsity_weight"])) for rate, rows in rates.groupby("target_rate")}
+    return Verdict(weights == {0.01: [1000], 0.03: [1000], 0.1: [100], 0.3: [100]},
+                   "; ".join(f"rate {rate}: {each}" for rate, each in weights.items()))
+
+
+@claim("error-falls-with-units", suite="exercises")
+def _(runs):
+    atoms = runs.matching("mnist/*-atoms-j*/*")
+    falls = together(*(against(atoms, {"model": model, "latent_dim": larger}, {"model": model, "latent_dim": smaller},
+                               "mean_squared_error", names=(f"{name}, J = {larger}", f"J = {smaller}"))
+                       for model, name in {"topk": "TopK", "batchtopk": "BatchTopK",
+                                           "sparse-autoencoder-l1": "L1"}.items()
+                       for smaller, larger in itertools.pairwise([64, 128, 256, 512, 1024])))
+    return Verdict(all(each.lower for each in falls), in_words(*falls))
+
+
+@claim("jumprelu-squared-error", suite="exercises")
+def _(runs):
+    frame = runs.matching("mnist/*-j50/*").frame
+    own = frame["model"] == "jumprelu"
+    likelihoods = [sorted(set(frame["likelihood"][rows])) for rows in (own, ~own)]
+    return Verdict(likelihoods == [["gaussian"], ["bernoulli"]],
+                   f"Likelihoods: {likelihoods[0]} against {likelihoods[1]}")
+
+
+# --- Finance
+
+
+@claim("vae-explains-most-returns", suite="exercises")
+def _(runs):
+    returns = runs.where(dataset="returns")
+    found = together(*(against(returns, "vae", model, "explained_variance", at={"latent_dim": [8, 16]})
+                       for model in sorted(set(returns.frame["model"]) - {"vae"})))
+    return Verdict(all(each.higher for each in found), in_words(*found))
