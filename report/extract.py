@@ -1,0 +1,470 @@
+"""What the chapters show, taken out of executed notebooks and tables of runs. Quarto runs this before it renders.
+
+Needs Python's standard library alone. Reads the suites that chapters name, ``results/<suite>/``, and writes
+
+- ``report/_cells/<label>.md``, a labelled cell as Markdown, for ``{{< cell label >}}`` (``report/cell.lua``);
+- ``report/executed/<suite>/``, every executed notebook for download and as a page, and its pictures;
+- ``_variables.yml`` for ``{{< var … >}}``, and ``report/_cells/claims.json``, the verdicts on the claims.
+
+The site's suite is Quarto's profile, ``quarto render --profile quick``; a chapter's front matter names the suites that
+it shows, ``suites: [site, paper]``, where ``site`` is that one. Files whose content stays are not written again.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATED = ("more", "notebooks")
+"""Names for ``{{< cell … >}}`` that are no labels: the figures that no chapter shows, and a list of all notebooks."""
+SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
+CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"^#\| ([\w-]+): (.*)\n?", re.MULTILINE)
+
+
+class ReportError(Exception):
+    """The chapters ask for what is not there; one problem a line, each with file and line."""
+
+
+# --- chapters
+
+
+class Page(NamedTuple):
+    """A page: its path below the root, its text, the suites that it names."""
+
+    path: str
+    text: str
+    suites: list[str]
+
+    def shortcodes(self) -> Iterator[tuple[str, str, str]]:
+        """The kind, the argument and the place of every ``{{< cell … >}}`` and ``{{< var … >}}`` outside code."""
+        for match in SHORTCODE.finditer(without_code(self.text)):
+            yield match[1], match[2], self.place(match.start())
+
+    def place(self, position: int) -> str:
+        """File and line, for messages."""
+        return f"{self.path}:{self.text.count(chr(10), 0, position) + 1}"
+
+
+def without_code(text: str) -> str:
+    """The text with blanks in place of code, so that positions stay."""
+    return CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def read_pages(root: Path) -> list[Page]:
+    """The home page and the chapters."""
+    pages = []
+    for path in [root / "index.qmd", *sorted((root / "report").glob("[!_]*.qmd"))]:
+        text = path.read_text(encoding="utf-8")
+        named = re.search(r"^suites: *\[(.*)\]", text.partition("\n---\n")[0], re.MULTILINE)
+        pages.append(Page(path.relative_to(root).as_posix(), text, re.findall(r"[\w-]+", named[1]) if named else []))
+    return pages
+
+
+# --- notebooks
+
+
+class Cell(NamedTuple):
+    """A cell of an executed notebook; ``data`` maps the media types of its output to their text."""
+
+    kind: str
+    source: str
+    options: dict[str, str]
+    data: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """Its name for chapters, or nothing."""
+        return self.options.get("label", "")
+
+    @property
+    def caption(self) -> str:
+        """Of a figure or a table; of other outputs nothing."""
+        return " ".join((self.options.get("fig-cap") or self.options.get("tbl-cap") or "").split())
+
+    @property
+    def picture(self) -> tuple[str, bytes] | None:
+        """Suffix and content of the file that shows the output."""
+        if "image/svg+xml" in self.data:
+            return ".svg", self.data["image/svg+xml"].encode()
+        return (".png", base64.b64decode(self.data["image/png"])) if "image/png" in self.data else None
+
+    def output(self, folder: str) -> str:
+        """The output as Markdown, a picture as the file in ``folder`` that :meth:`picture` is for."""
+        if self.picture:
+            alt = " ".join(self.options.get("fig-alt", "").split())
+            alt = alt.replace("&", "&amp;").replace('"', "&quot;").replace("\\", "\\\\")
+            return f'![]({folder}{self.label}{self.picture[0]}){{fig-alt="{alt}"}}'
+        if "text/html" in self.data:
+            return fence(self.data["text/html"], "{=html}")
+        return self.data.get("text/markdown") or fence(self.data.get("text/plain", ""), "text")
+
+
+class Notebook(NamedTuple):
+    """An executed notebook of a suite."""
+
+    suite: str
+    path: Path
+    cells: list[Cell]
+
+    @property
+    def name(self) -> str:
+        """Name of the template and of the figure, ``latent_grid-first``."""
+        return self.path.stem
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie, seen from the root of the site."""
+        return f"/report/executed/{self.suite}/"
+
+    @property
+    def links(self) -> str:
+        """Where a reader finds it."""
+        return (f"[{self.name}]({self.folder}{self.name}.html) "
+                f'([download]({self.folder}{self.name}.ipynb){{download=""}})')
+
+    def as_page(self) -> str:
+        """The whole notebook as a page."""
+        title, parts = self.name, []
+        for cell in self.cells:
+            if cell.kind == "markdown":
+                if heading := re.match(r"# (.*)\n*", cell.source):
+                    title, cell = f"{heading[1]} ({self.name.partition('-')[2]})", cell._replace(
+                        source=cell.source[heading.end():])
+                parts.append(cell.source)
+                continue
+            parts.append(fence(cell.source, "python"))
+            if cell.data:
+                caption = f"\n\n[{cell.caption}]{{.caption}}" if cell.caption else ""
+                parts.append(f"::: {{#{cell.label} .output}}\n{cell.output('')}{caption}\n:::" if cell.label
+                             else cell.output(""))
+        return "\n\n".join([f"---\ntitle: {json.dumps(title, ensure_ascii=False)}\nfile: {self.name}.ipynb\n---",
+                            *parts])
+
+    def as_include(self, cell: Cell) -> str:
+        """A labelled cell for a chapter: a figure or table with its caption, its code and a way to the notebook.
+
+        Pieces of HTML come with the way to the notebook, sentences alone.
+        """
+        output, link = cell.output(self.folder), f"[Notebook: {self.links}]{{.notebook-link}}"
+        if not cell.caption:
+            return f"{output}\n\n{link}\n" if "text/html" in cell.data else f"{output}\n"
+        code = "\n\n".join([fence('<details class="code-fold"><summary>Code</summary>', "{=html}"),
+                            fence(cell.source, "python"), fence("</details>", "{=html}")])
+        return (f"::: {{#{cell.label}}}\n\n{output}\n\n{cell.caption}\n\n:::\n\n"
+                f"::: {{.cell-source}}\n{link}\n\n{code}\n:::\n")
+
+
+def fence(text: str, language: str) -> str:
+    """A block of code, or of raw HTML, whatever is in it."""
+    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{ticks}{language}\n{text.strip(chr(10))}\n{ticks}"
+
+
+def read_notebook(path: Path) -> Notebook:
+    """An executed notebook.
+
+    Raises:
+        ReportError: it is damaged, or a labelled cell shows nothing.
+    """
+    try:
+        cells = [_read_cell(cell) for cell in json.loads(path.read_bytes())["cells"]]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ReportError(f"{_shown(path)} is damaged or not a notebook ({error}); draw it again: make graphics "
+                          f"SUITE={path.parts[-3]}") from error
+    labels = [cell.label for cell in cells if cell.label]
+    for cell in cells:
+        if cell.label and (not cell.data or labels.count(cell.label) > 1):
+            raise ReportError(f"{_shown(path)}: the cell {cell.label} "
+                              + ("is there twice" if cell.data else "shows nothing"))
+        if cell.label.startswith("fig-") and cell.picture and not cell.options.get("fig-alt"):
+            raise ReportError(f"{_shown(path)}: the figure {cell.label} has no alternative text")
+    return Notebook(path.parts[-3], path, cells)
+
+
+def _read_cell(cell: dict) -> Cell:
+    source = _text(cell["source"])
+    if cell["cell_type"] != "code":
+        return Cell(cell["cell_type"], source, {}, {})
+    options = {key: _value(text) for key, text in OPTION.findall(source)}
+    data = next((output["data"] for output in cell["outputs"] if output.get("data")), {})
+    printed = "".join(_text(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+    return Cell("code", OPTION.sub("", source), options,
+                {kind: _text(value) for kind, value in data.items()} or ({"text/plain": printed} if printed else {}))
+
+
+def _text(lines: str | list[str]) -> str:
+    return lines if isinstance(lines, str) else "".join(lines)
+
+
+def _value(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text.strip("'\" ")
+
+
+# --- suites
+
+
+class Suite(NamedTuple):
+    """What is published of a suite: what it says of itself, its runs, its notebooks in the suite's order."""
+
+    facts: dict
+    runs: list[dict[str, str]]
+    notebooks: list[Notebook]
+
+
+def read_suite(root: Path, name: str) -> Suite:
+    """The published results of a suite.
+
+    Raises:
+        ReportError: there are none, or some of its figures are missing; names what makes them.
+    """
+    folder = root / "results" / name
+    try:
+        facts = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
+        with open(folder / "runs.csv", newline="", encoding="utf-8") as file:
+            runs = list(csv.DictReader(file))
+        notebooks = [read_notebook(folder / "figures" / f"{figure}.ipynb") for figure in facts["figures"]]
+    except FileNotFoundError as error:
+        there = ", ".join(path.parent.name for path in sorted((root / "results").glob("*/suite.json"))) or "none"
+        raise ReportError(f"suite {name!r} has no {Path(error.filename).name}, there are the results of {there}; make "
+                          f"train graphics SUITE={name}") from error
+    except (ValueError, LookupError) as error:
+        raise ReportError(f"{_shown(folder)}: suite.json or runs.csv cannot be read: {error!r}") from error
+    return Suite(facts, runs, notebooks)
+
+
+def variables(suites: dict[str, Suite], site: str) -> dict:
+    """What ``{{< var … >}}`` states: of the site's suite, of its two data sets, of every suite, of all together."""
+    own = suites[site]
+    return {"suite": _facts(own), "studies": {name: _facts(suite) for name, suite in suites.items()},
+            "all": _amount([run for suite in suites.values() for run in suite.runs]),
+            **{role: _facts_of_dataset(own.facts[role], own.runs) for role in ("first", "second")}}
+
+
+def _facts(suite: Suite) -> dict:
+    return {"name": suite.facts["name"], "title": suite.facts["title"], **_amount(suite.runs),
+            "datasets": _listed(suite.runs, "dataset"), "epochs": _listed(suite.runs, "epochs"),
+            **{key: _listed(suite.runs, f"environment.{key}") for key in ("device", "precision", "torch", "machine")}}
+
+
+def _amount(runs: list[dict]) -> dict:
+    return {"runs": len(runs), "minutes": f"{sum(float(run['seconds'] or 0) for run in runs) / 60:.0f}"}
+
+
+def _facts_of_dataset(name: str, runs: list[dict]) -> dict:
+    own = [run for run in runs if run["dataset"] == name]
+    wide = [run for run in own if float(run["latent_dim"] or 0) > 2] or own
+    return {"name": name, "epochs": _listed(own, "epochs"), "latents": _listed(wide, "latent_dim")}
+
+
+def _listed(runs: list[dict], column: str) -> str:
+    values = {run[column] for run in runs if run.get(column)}
+    return ", ".join(sorted(values, key=lambda value: (len(value), value) if value.isdigit() else (0, value)))
+
+
+# --- claims
+
+
+def verdicts(root: Path, site: str) -> tuple[str, dict]:
+    """The verdicts on the claims, and a digest of what they rest on.
+
+    They are evaluated where the package can be imported; elsewhere they are the published ones, ``results/claims.json``.
+
+    Raises:
+        ReportError: a check fails.
+    """
+    kept, folder = root / "results" / "claims.json", root / "report" / "_cells"
+    source = [*root.glob("results/*/*.csv"), *root.glob("src/sparse_vae/report/*.py"), *root.glob("report/claims.*"),
+              *root.glob("report/*.qmd"), *([kept] if kept.exists() else [])]
+    digest = hashlib.sha256(site.encode())
+    for path in sorted(source):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    file, mark = folder / "claims.json", folder / "claims.digest"
+    if mark.exists() and mark.read_text() == digest.hexdigest() and file.exists():
+        return digest.hexdigest(), json.loads(file.read_text(encoding="utf-8"))
+    python = root / ".venv" / "bin" / "python"
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary) / "claims.json"
+        answer = subprocess.run([python if python.exists() else sys.executable, "-m", "sparse_vae.report.claims",
+                                 "--suite", site, "--output", output], cwd=root, capture_output=True, text=True)
+        if answer.returncode and not re.search("ModuleNotFoundError|No module named", answer.stderr):
+            raise ReportError(f"the claims cannot be checked: {answer.stderr.strip()}")
+        source = output if not answer.returncode else kept
+        return digest.hexdigest(), json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+
+
+# --- everything
+
+
+class Extract(NamedTuple):
+    """All that is to be written: files below the root, pages of notebooks as Markdown."""
+
+    files: dict[str, bytes]
+    pages: dict[str, str]
+    variables: dict
+
+
+def collect(root: Path, site: str) -> Extract:
+    """Resolve every cell and variable of every page, without writing.
+
+    Raises:
+        ReportError: all that is not there, each with the page and the line.
+    """
+    pages, problems, suites = read_pages(root), [], {}
+    for place, name in [("", site), *((page.place(page.text.find("suites:")), name)
+                                      for page in pages for name in page.suites if name != "site")]:
+        if name not in suites:
+            try:
+                suites[name] = read_suite(root, name)
+            except ReportError as error:
+                problems.append(f"{place}: {error}" if place else str(error))
+    if problems:
+        raise ReportError("\n".join(dict.fromkeys(problems)))
+    digest, claims = verdicts(root, site)
+    values = variables(suites, site) | {"claims": {id: dict(claim["values"]) for id, claim in claims.items()}}
+    labels = {name: {cell.label: (notebook, cell) for notebook in suite.notebooks for cell in notebook.cells
+                     if cell.label} for name, suite in suites.items()}
+    shown: dict[str, tuple[Notebook, Cell]] = {}
+    for page in pages:
+        own = [site if name == "site" else name for name in page.suites]
+        for kind, argument, place in page.shortcodes():
+            if kind == "var":
+                problems += _unknown_variable(argument, values, claims, place)
+            elif argument not in GENERATED:
+                found = next((labels[name][argument] for name in own if argument in labels[name]), None)
+                if not found:
+                    problems.append(f"{place}: no executed notebook of {' or '.join(own) or 'no suite: name it in suites: […]'}"
+                                    f" has a cell with the label {argument}")
+                elif shown.setdefault(argument, found)[0] is not found[0]:
+                    problems.append(f"{place}: {argument} is a cell of suite {found[0].suite} here and of "
+                                    f"{shown[argument][0].suite} on another page; their names must differ")
+    if problems:
+        raise ReportError("\n".join(problems))
+    cells = {label: notebook.as_include(cell) for label, (notebook, cell) in shown.items()}
+    cells["more"] = _more(suites[site], {notebook.path for notebook, _ in shown.values()})
+    cells["notebooks"] = "\n".join(f"## {suite.facts['title'][:1].upper()}{suite.facts['title'][1:]} {{#{name}}}\n\n"
+                                   + "".join(f"- {notebook.links}\n" for notebook in suite.notebooks)
+                                   for name, suite in suites.items())
+    files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
+    files["_variables.yml"] = _json(values)  # which is YAML too
+    files["report/_cells/claims.json"], files["report/_cells/claims.digest"] = _json(claims), digest.encode()
+    texts = {}
+    for notebook in (notebook for suite in suites.values() for notebook in suite.notebooks):
+        place = notebook.folder.lstrip("/")
+        texts[f"{place}{notebook.name}.html"] = notebook.as_page()
+        files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
+        files |= {f"{place}{cell.label}{cell.picture[0]}": cell.picture[1] for cell in notebook.cells if cell.picture}
+    return Extract(files, texts, values)
+
+
+def _unknown_variable(name: str, values: dict, claims: dict, place: str) -> list[str]:
+    """What is wrong with a variable: nothing if all is well."""
+    keys, value = name.split("."), values
+    if keys[0] == "claims" and len(keys) == 3 and claims.get(keys[1], {}).get("holds", False) is None:
+        values["claims"][keys[1]].setdefault(keys[2], "—")  # its sentence is left out
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return [] if value is not None and not isinstance(value, dict) else [f"{place}: there is no variable {name}"]
+
+
+def _more(suite: Suite, shown: set[Path]) -> str:
+    parts = []
+    for notebook in suite.notebooks:
+        if notebook.path not in shown:
+            title = notebook.name.replace("-", ": ", 1).replace("_", " ")
+            parts += [f"### {title[0].upper()}{title[1:]}\n",
+                      *(notebook.as_include(cell) for cell in notebook.cells if cell.label)]
+    return "\n".join(parts) or "This suite has no further figures.\n"
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def write(root: Path, extract: Extract) -> None:
+    """Write what changed, make the pages of notebooks that changed, and remove what nothing shows any more."""
+    for name, content in extract.files.items():
+        _write(root / name, content)
+    expected = {root / name for name in [*extract.files, *_write_pages(root, extract.pages)]}
+    for folder in ("_cells", "executed"):
+        for path in (root / "report" / folder).rglob("*.*"):
+            if path.is_file() and path not in expected:
+                path.unlink()
+
+
+def _write(path: Path, content: bytes) -> None:
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _write_pages(root: Path, pages: dict[str, str]) -> list[str]:
+    """Pages of notebooks, by pandoc; a comment at the end of each says what it was made from. Returns their names."""
+    tools = [root / "report" / "preview" / name for name in ("notebooks.lua", "template.html", "style.css")]
+    tools_digest = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in tools)
+    marks = {name: f"<!-- {hashlib.sha256(tools_digest + text.encode()).hexdigest()} -->\n".encode()
+             for name, text in pages.items()}
+    stale = [name for name, mark in marks.items()
+             if not (root / name).exists() or not (root / name).read_bytes().endswith(mark)]
+    with tempfile.TemporaryDirectory() as temporary:
+        files = []
+        for number, name in enumerate(stale):
+            file = Path(temporary) / f"{number}.md"
+            file.write_text(pages[name], encoding="utf-8")
+            files.append(file)
+        if files:
+            subprocess.run([find_pandoc(root), "lua", *tools, *files], check=True)
+        for name, file in zip(stale, files, strict=True):
+            _write(root / name, file.with_suffix(".html").read_bytes() + marks[name])
+    return list(pages)
+
+
+def find_pandoc(root: Path) -> str:
+    """The pandoc to make pages with: $QUARTO_PANDOC, the one that Quarto brings, the package's, the one on PATH.
+
+    Raises:
+        ReportError: there is none.
+    """
+    installed = [*Path(os.environ.get("QUARTO_BIN_PATH", os.devnull)).glob("tools/**/pandoc"),
+                 *root.glob(".venv/lib/*/site-packages/pypandoc/files/pandoc")]
+    pandoc = os.environ.get("QUARTO_PANDOC") or next(map(str, installed), None) or shutil.which("pandoc")
+    if not pandoc:
+        raise ReportError("pages of notebooks are made with pandoc, which Quarto and the package bring; there is none")
+    return pandoc
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def main() -> int:
+    """Extract what the site of Quarto's profile shows; 1 if something is missing."""
+    site = (os.environ.get("QUARTO_PROFILE") or "report").split(",")[0]
+    try:
+        write(ROOT, collect(ROOT, site))
+    except ReportError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
