@@ -29,7 +29,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.metrics import mutual_info_score
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
@@ -83,13 +82,22 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> fl
     """
     check_integer("bins", bins, minimum=2)
     codes, factors = _checked(codes, factors)
-    code_bins = _equal_bins(codes, bins).T.numpy()
+    code_bins = torch.nn.functional.one_hot(_equal_bins(codes, bins), bins).flatten(1).double()
     gaps = []
     for factor in factors.T:
-        classes = (factor if _is_discrete(factor) else _equal_bins(factor[:, None], bins)[:, 0]).long().numpy()
-        second, first = sorted([0.0, *(mutual_info_score(classes, code) for code in code_bins)])[-2:]
-        gaps.append((first - second) / mutual_info_score(classes, classes))
+        classes = factor.unique(return_inverse=True)[1] if _is_discrete(factor) else _equal_bins(factor, bins)
+        classes = torch.nn.functional.one_hot(classes).double()
+        shares = (classes.T @ code_bins / len(codes)).unflatten(1, (-1, bins))  # p(v, c), (classes, J, bins)
+        entropy = _entropy(classes.mean(0), 0)
+        information = entropy + _entropy(shares.sum(0), 1) - _entropy(shares, (0, 2))
+        second, first = sorted([0.0, *information.clamp(min=0).tolist()])[-2:]
+        gaps.append((first - second) / entropy.item())
     return sum(gaps) / len(gaps)
+
+
+def _entropy(shares: Tensor, over: int | tuple[int, ...]) -> Tensor:
+    """−Σ p ln p, nats, over these axes."""
+    return torch.special.entr(shares).sum(over)
 
 
 def sap(codes: Tensor, factors: Tensor, *, score: Callable[[Tensor, Tensor], Tensor] | None = None) -> float:
