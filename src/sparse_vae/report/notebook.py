@@ -1,7 +1,7 @@
 """What a notebook shows and the report embeds: outputs that carry their label, caption and alternative text.
 
 In a notebook, :func:`show`, :func:`show_table`, :func:`show_html` and :func:`say` display a figure, a table, a piece of
-HTML or a sentence and attach what the report needs to know of it. After the notebook was executed, :func:`annotate`
+HTML or paragraphs and attach what the report needs to know of them. After the notebook was executed, :func:`annotate`
 writes that into the cells as the ``#|`` comments that Quarto reads, so that captions and alternative texts can state
 what was measured.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -18,112 +19,107 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from sparse_vae.report.figures import DPI
 
 if TYPE_CHECKING:  # its import takes two seconds, in every notebook
     from nbformat import NotebookNode
 
-    from sparse_vae.report.runs import Run
-
 KEY = "sparse_vae"
-DPI = 160
+GREYS = 64
+"""Shades of a saved grey figure: neighbours differ by less than anybody sees, and the file is half as large."""
+TOLERANCE = 4.0
+"""Largest root mean square difference, of 255, that a palette of 256 colours may make."""
 
 
 def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
     """Display a figure.
 
     Args:
-        figure: from :mod:`sparse_vae.report.figures`.
+        figure: from :mod:`sparse_vae.report.plots` or :mod:`sparse_vae.report.figures`.
         label: ``fig-…``, its name for cross-references.
         caption: what it shows.
         alt: for who cannot see it: what there is to be seen, and the finding.
     """
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white", metadata={"Software": None})
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    picture = base64.b64encode(png(figure)).decode()
     display({"image/png": picture, "text/plain": alt}, raw=True,
             metadata={KEY: {"label": label, "fig-cap": caption, "fig-alt": alt}})
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as a small PNG at least 8 inches wide: grey if it has no colours, else with a palette where that does.
+    """
+    figure.draw_without_rendering()
+    # Never narrower than the figure, so that text has one size on a page; wider rather than cut.
+    everything = Bbox.union([figure.bbox_inches, figure.get_tightbbox()])
+    figure.savefig(buffer := BytesIO(), format="png", dpi=DPI, facecolor="white", bbox_inches=everything)
+    picture = Image.open(buffer).convert("RGB")
+    pixels = np.asarray(picture).astype(float)
+    if np.ptp(pixels, axis=2).max() == 0:
+        shades = np.round(pixels[..., 0] * (GREYS - 1) / 255) * 255 / (GREYS - 1)
+        picture = Image.fromarray(shades.round().astype(np.uint8))
+    else:
+        fewer = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        if np.square(pixels - np.asarray(fewer.convert("RGB"))).mean() ** 0.5 <= TOLERANCE:
+            picture = fewer
+    picture.save(smaller := BytesIO(), format="PNG", optimize=True)
+    return smaller.getvalue()
+
+
 def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
-    """Display a table of ready-made strings and numbers, its index first; ``label`` is ``tbl-…``."""
-    frame = table.reset_index()
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [frame.columns, *frame.itertuples(index=False)]]
+    """Display a table of ready-made strings and numbers, its index first; ``label`` is ``tbl-…``.
+
+    Every level of the index is a column. Columns of numbers are set to the right, what is missing is a dash.
+    """
+    header = [*(name or "" for name in table.index.names),
+              *(", ".join(map(str, name)) if isinstance(name, tuple) else name for name in table.columns)]
+    rows = [[_cell(value) for value in row] for row in [header, *(
+        [*(key if isinstance(key, tuple) else [key]), *values]
+        for key, values in zip(table.index, table.itertuples(index=False), strict=True))]]
     rules = []
-    for column in frame:
+    for column in zip(*rows, strict=True):
         # The columns of a wide table get room in proportion to these dashes.
-        dashes = "-" * max(3, *(len(str(value)) for value in frame[column]))
-        is_number = all(str(value).lstrip("*")[:1] in "0123456789-−–—+." for value in frame[column])
+        dashes = "-" * max(map(len, [*column[1:], "---"]))
+        is_number = all(cell.lstrip("*")[:1] in "0123456789-−–—+." for cell in column[1:])
         rules.append(f"{dashes}:" if is_number else f":{dashes}")
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(rules) + "|")
     display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
             metadata={KEY: {"label": label, "tbl-cap": caption}})
 
 
-def mean_and_error(values: Sequence[float | None], digits: int) -> str:
-    """Mean ± standard error of the mean, as tables write it; the mean alone of equal values, a dash where None is.
-
-    >>> mean_and_error([1.0, 3.0], 1)
-    '2.0\xa0±\xa01.0'
-    """
-    if None in values:
+def _cell(value: object) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "—"
-    error = f"\u00a0±\u00a0{np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}" if len(set(values)) > 1 else ""
-    return f"{np.mean(values):z.{digits}f}{error}".replace("-", "−")
+    text = f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")
 
 
-def change_and_error(first: Sequence[float], second: Sequence[float], digits: int) -> str:
-    """Change of the mean from ``first`` to ``second`` ± its standard error (independent samples), as tables write it.
-
-    >>> change_and_error([1.0, 3.0], [1.5, 1.5], 1)
-    '−0.5\xa0±\xa01.0'
-    """
-    change, error = _change(first, second)
-    return f"{change:+z.{digits}f}\u00a0±\u00a0{error:.{digits}f}".replace("-", "−")
-
-
-def _change(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Change of the mean and its standard error, which is 0 for single values."""
-    variances = [np.var(values, ddof=1) / len(values) if len(values) > 1 else 0 for values in (first, second)]
-    return np.mean(second) - np.mean(first), sum(variances) ** 0.5
-
-
-def compare_pairs(cells: Mapping[tuple[str, int], Sequence[Run]],
-                  pairs: Iterable[tuple[str, str]]) -> tuple[pd.DataFrame, str]:
-    """What one model changes against another at every J that both were trained with.
-
-    Args:
-        cells: (title, J) → runs, from :func:`sparse_vae.report.runs.by_title_and_size`; all with a bound.
-        pairs: of titles: the model to compare with, and the one compared.
-
-    Returns:
-        A table of the changes in dimensions in use and in −ELBO, with their standard errors, and sentences that say at
-        which J each is better, worse or level, a difference within two standard errors, where both have several seeds;
-        an empty table if no pair shares a J.
-    """
-    rows, verdicts = [], []
-    for former, latter in pairs:
-        found: dict[str, dict[str, list[str]]] = {}  # what is compared → verdict → J
-        for J in [J for title, J in cells if title == former and (latter, J) in cells]:
-            used, bounds = ([[run.metrics[measure] for run in cells[title, J]] for title in (former, latter)]
-                            for measure in ("used_dimensions", "negative_elbo"))
-            rows.append({"model": latter, "against": former, "J": J, "in use": change_and_error(*used, 1),
-                         "−ELBO (nats)": change_and_error(*bounds, 2)})
-            for what, values, below, above in (("its bound", bounds, "better", "worse"),
-                                               ("its number of dimensions in use", used, "smaller", "larger")):
-                change, error = _change(*values)
-                verdict = "level" if abs(change) <= 2 * error else below if change < 0 else above
-                if min(map(len, values)) > 1:  # of a single seed there is no error to judge by
-                    found.setdefault(what, {}).setdefault(verdict, []).append(f"{J}")
-        if found:
-            verdicts.append(f"**{latter}** against {former}: " + "; ".join(
-                f"{what} is " + ", ".join(f"{verdict} at J = {' and '.join(sizes)}" for verdict, sizes in parts.items())
-                for what, parts in found.items()))
-    return pd.DataFrame(rows), ". ".join(verdicts)
-
-
-def say(text: str, *, label: str) -> None:
-    """Display a paragraph (Markdown) that states what was measured, its numbers put in by the notebook."""
+def say(*paragraphs: str, label: str) -> None:
+    """Display paragraphs (Markdown) that state what was measured, their numbers put in by the notebook."""
+    text = "\n\n".join(paragraphs)
     display({"text/markdown": text, "text/plain": text}, raw=True, metadata={KEY: {"label": label}})
+
+
+def listing(names: Iterable[object]) -> str:
+    """Names in a sentence; of none, "none".
+
+    >>> listing(["a", "b", "c"])
+    'a, b and c'
+    """
+    *others, last = [str(name) for name in names] or ["none"]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number in a sentence, with a minus sign; a dash where there is none.
+
+    >>> number(-1.25, 1)
+    '−1.2'
+    """
+    return "—" if value is None or math.isnan(value) else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def show_html(html: str, *, label: str, text: str) -> None:

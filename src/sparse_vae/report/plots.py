@@ -137,10 +137,15 @@ def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str
     n_columns = rows_and_columns(len(panels), min(columns, 4))[1]
     figure, grid = _figure(len(panels), columns, min(WIDTH / n_columns, 4.5) + 0.3, styles if hue else ())
     for axes, part in zip(grid, panels, strict=True):
-        area = size or (36 if len(part.rows) <= 100 else 6)
-        for name, rows in _by_hue(part.rows, hue, styles):
-            sns.scatterplot(x=_finite(rows[x], log_x), y=_finite(rows[part.y], log_y), color=styles[name].color,
-                            marker=styles[name].marker, s=area, linewidth=0.3 if area > 20 else 0, alpha=0.8, ax=axes)
+        # In random order, lest the last name cover the others.
+        rows = part.rows.sample(frac=1, random_state=0)
+        named = {"color": COLOURS[0]} if hue is None else {
+            "hue": rows[hue].map(_text), "style": rows[hue].map(_text), "hue_order": list(styles),
+            "palette": {name: style.color for name, style in styles.items()},
+            "markers": {name: style.marker for name, style in styles.items()}}
+        area = size or np.clip(5000 / max(len(rows), 1), 3, 36)
+        sns.scatterplot(x=_finite(rows[x], log_x), y=_finite(rows[part.y], log_y), s=area, ax=axes, legend=False,
+                        linewidth=0.3 if area > 20 else 0, alpha=0.8, **named)
         _finish(axes, part, log_x=log_x, log_y=log_y, ticks=log_x)
     if hue:
         _legend(figure, {name: Line2D([], [], linestyle="", markersize=5, color=style.color, marker=style.marker)
