@@ -14,14 +14,15 @@ from sparse_vae import models
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig, build_model, configure, load_data
 from sparse_vae.datasets import dataset_lines, dataset_names, dataset_settings
-from sparse_vae.models import MODELS, LatentVariableModel, make_model, model_lines, model_settings
+from sparse_vae.models import CLASSICAL, MODELS, LatentVariableModel, make_model, model_lines, model_settings
 from sparse_vae.models.vae import VAE
 from sparse_vae.settings import Choice, File, Integer, Number, Setting, check_settings, takes_settings, title_of
 from sparse_vae.training import TRAINING_SETTINGS, TrainingSettings
 
 TINY = {"epochs": 1, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, "device": "cpu"}
 DECLARED: dict[str, dict[str, Setting]] = {
-    **{name: model_settings(name) for name in MODELS}, **{name: dataset_settings(name) for name in dataset_names()},
+    **{name: model_settings(name) for name in MODELS | CLASSICAL},
+    **{f"data set {name}": dataset_settings(name) for name in dataset_names()},
     "training": TRAINING_SETTINGS}
 
 
@@ -43,7 +44,7 @@ def test_declarations_hold_what_follows_from_them(name):
 
 def test_the_lists_for_people_name_every_setting():
     shown, shared = model_lines(), LatentVariableModel.settings
-    assert [line for line in shown if not line.startswith(" ")] == [*MODELS, "every model"]
+    assert [line for line in shown if not line.startswith(" ")] == [*MODELS, "all of these", *CLASSICAL]
     for name, cls in MODELS.items():
         own = shown[shown.index(name) + 2:][:len(cls.settings) - len(shared)]
         assert [line.strip().partition("=")[0] for line in own] == [key for key in cls.settings if key not in shared]
@@ -173,9 +174,9 @@ def test_unknown_names_name_the_nearest():
         configure("vae", "digit")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | CLASSICAL)
 def test_a_configuration_survives_json(name):
-    config = configure(name, "smiley", epochs=3, latent_dim=5, **{"dataset.n_train": 100})
+    config = configure(name, "smiley", epochs=3, latent_dim=6, **{"dataset.n_train": 100})
     assert RunConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 

@@ -63,12 +63,19 @@ def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVar
 
 
 def model_lines() -> list[str]:
-    """What there is, for people: every model with its settings, and last the settings that all share."""
-    lines = []
-    for name, cls in MODELS.items():
-        own = {key: setting for key, setting in cls.settings.items() if key not in LatentVariableModel.settings}
-        lines += [name, f"    {inspect.getdoc(cls).splitlines()[0]}", *(f"    {line}" for line in setting_lines(own))]
-    return [*lines, "every model", *(f"    {line}" for line in setting_lines(LatentVariableModel.settings))]
+    """What there is, for people: every model with its settings; those that all of ``MODELS`` share come after them."""
+    def lines(name: str, description: str, settings: dict[str, Setting]) -> list[str]:
+        return [name, *(f"    {text}" for text in [description, *setting_lines(settings)])]
+
+    def first_line(cls: type) -> str:
+        return inspect.getdoc(cls).splitlines()[0]
+
+    shared = LatentVariableModel.settings
+    own = {name: {key: setting for key, setting in cls.settings.items() if key not in shared}
+           for name, cls in MODELS.items()}
+    return [*(line for name, cls in MODELS.items() for line in lines(name, first_line(cls), own[name])),
+            *lines("all of these", "What they share.", shared),
+            *(line for name, cls in CLASSICAL.items() for line in lines(name, first_line(cls), cls.settings))]
 
 
 __all__ = ["CLASSICAL", "MODELS", "LatentVariableModel", "make_model", "model_class", "model_lines", "model_settings"]
