@@ -10,6 +10,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 
 from jupyter_client.provisioning import LocalProvisioner
@@ -79,10 +81,17 @@ def _fork(arguments: list[str], folder: str, environment: dict[str, str]) -> Bas
 def _become_kernel(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     os.setsid()  # a session of its own: Ctrl-C is for the command alone
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    # A kernel ends itself when its parent, the fork server, is gone.
+    # A kernel also ends itself when its parent, the fork server, is gone.
     IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+
+
+def _end_with(owner: BaseProcess) -> None:
+    """End this kernel when the process that asked for it is gone; the fork server ends with its last kernel."""
+    connection.wait([owner.sentinel])
+    os._exit(1)
