@@ -3,6 +3,8 @@
 -- for goes. ::: {.all-claims} ::: is filled with all of them.
 --
 -- The verdicts are those of report/_cells/claims.json below the project's folder, which sparse_vae.report.claims writes.
+-- Without Quarto the project's folder is the working directory, and `project-offset` in the metadata leads there from
+-- the page (.. if it is not given).
 
 local project = os.getenv("QUARTO_PROJECT_DIR") or "."
 local file_name = project .. "/report/_cells/claims.json"
@@ -68,36 +70,40 @@ local titles = { [true] = "✓ It holds", [false] = "✗ It does not hold in the
 local function describe(id, claim)
   local sentence = claim.sentence:gsub("{{< var claims%.([%w-]+)%.([%w_-]+) >}}",
     function(other, name) return read_verdicts()[other].values[name] end)
-  local body = pandoc.read(sentence, "markdown").blocks
-  local verdict = titles[claim.holds] or "Left out here"
-  local where = "suite " .. claim.suite
-  body:insert(pandoc.Para({ pandoc.Strong(verdict), pandoc.Str(" (" .. where .. "): "), pandoc.Str(claim.numbers) }))
+  local place = html and pandoc.Link("its chapter", page_of(claim.chapter) .. "#" .. id) or claim.title
+  local blocks = pandoc.Blocks({
+    pandoc.BlockQuote(pandoc.read(sentence, "markdown").blocks),
+    pandoc.Para({ pandoc.Strong(titles[claim.holds] or "Left out here"), pandoc.Str(" (suite "),
+      pandoc.Str(claim.suite), pandoc.Str("; "), place, pandoc.Str("). "), pandoc.Str(claim.numbers) }) })
   local code = pandoc.CodeBlock(claim.check, { class = "python" })
   if html then
-    body:extend({ pandoc.RawBlock("html", "<details><summary>The check</summary>"), code,
+    blocks:extend({ pandoc.RawBlock("html", "<details><summary>The check</summary>"), code,
       pandoc.RawBlock("html", "</details>") })
   else
-    body:insert(code)
+    blocks:insert(code)
   end
-  return pandoc.Div(body, { id = id, class = "claim-entry" })
+  return pandoc.Div(blocks, { id = id, class = "claim-entry" })
 end
 
+-- The headings take the place of the Div: those inside of one are in no table of contents.
 local function list_claims(div)
   if not div.classes:includes("all-claims") then return nil end
-  local ids, blocks = {}, pandoc.Blocks({})
+  local ids, blocks, chapter = {}, pandoc.Blocks({}), nil
   for id in pairs(read_verdicts()) do table.insert(ids, id) end
   table.sort(ids, function(a, b) return verdicts[a].position < verdicts[b].position end)
-  local chapter
   for _, id in ipairs(ids) do
     local claim = verdicts[id]
     if claim.chapter ~= chapter then
       chapter = claim.chapter
-      blocks:insert(pandoc.Header(2, html and pandoc.Link(claim.title, page_of(chapter)) or claim.title))
+      blocks:insert(pandoc.Header(2, claim.title, { id = "in-" .. chapter:gsub("%.qmd$", ""):gsub(".*/", "") }))
     end
     blocks:insert(describe(id, claim))
   end
-  div.content = blocks
-  return div
+  return blocks
 end
 
-return { { Div = list_claims }, { Span = show_verdict, Para = drop_empty, Plain = drop_empty } }
+local function read_offset(meta)
+  if meta["project-offset"] then to_root = pandoc.utils.stringify(meta["project-offset"]) end
+end
+
+return { { Meta = read_offset }, { Div = list_claims }, { Span = show_verdict, Para = drop_empty, Plain = drop_empty } }

@@ -220,7 +220,7 @@ def _ask(claim: Claim, runs: Callable[[], RunSet]) -> tuple[bool | None, str, Ma
     if not isinstance(verdict, Verdict) or not isinstance(verdict.holds, (bool, np.bool_)) or not verdict.numbers:
         raise ClaimError(f"{CHECKS}:{_line(claim)}: claim {claim.id} must return a Verdict with True or False and "
                          f"numbers; got {verdict!r}")
-    return bool(verdict.holds), " ".join(verdict.numbers.split()), verdict.values
+    return bool(verdict.holds), re.sub(r"[ \t\n]+", " ", verdict.numbers), verdict.values
 
 
 def write_verdicts(path: Path, verdicts: Mapping[str, object]) -> None:
