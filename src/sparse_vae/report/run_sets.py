@@ -23,10 +23,10 @@ from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.datasets import Dataset
 from sparse_vae.models import LatentVariableModel
-from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured, find_measure, measure
+from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured, Subject, find_measure, measure
 from sparse_vae.report.statistics import Comparison, compare_means, correct, mean_and_error
 from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
-from sparse_vae.report.tables import Tables, read_tables, settings_of, weights_path
+from sparse_vae.report.tables import Tables, read_tables, setting_text, settings_of, weights_path
 
 
 class Run:
@@ -75,6 +75,11 @@ class Run:
         load_weights(model, self._weights)
         return model.eval()
 
+    @cached_property
+    def subject(self) -> Subject:
+        """What measures see of it: codes and active dimensions of the test data, what each dimension adds."""
+        return Subject(self.model, self.dataset, self.config.training.seed)
+
 
 class RunSet:
     """Runs and their tables.
@@ -100,7 +105,10 @@ class RunSet:
         labels = {}
         for group, run in groups.items():
             size = f", J = {run.config.model_settings['latent_dim']}" if several else ""
-            labels[group] = run.config.title + size + (f", {run.config.dataset}" if datasets else "")
+            title = run.config.title + size + (f", {run.config.dataset}" if datasets else "")
+            labels.setdefault(title, []).append(group)
+        labels = {group: label + changes for label, sharing in labels.items()
+                  for group, changes in _unusual_settings({group: groups[group] for group in sharing}).items()}
         counts = pd.Series(labels).value_counts()
         for run in self.runs:
             label = labels[run.group]
@@ -285,10 +293,12 @@ class RunSet:
         return pd.DataFrame(rows).set_index(by or "of")
 
     def in_words(self, name: str, by: str = "label") -> str:
-        """The mean of a measure of each group as a sentence takes it: ``"VAE 0.0123; VSC 0.0145"``."""
+        """The mean of a measure of each group as a sentence takes it, the best first: ``"VAE (0.01); VSC (0.02)"``."""
         each = find_measure(name)
         means = self.means([name], by)[name].dropna() * each.scale
-        return "; ".join(f"{key} {value:z.{each.digits}f}" for key, value in means.items()).replace("-", "−")
+        if each.better:
+            means = means.sort_values(ascending=each.better == "lower", kind="stable")
+        return "; ".join(f"{key} ({value:z.{each.digits}f})" for key, value in means.items()).replace("(-", "(−")
 
     def best_in_words(self, name: str) -> str:
         """What :meth:`best` finds, as a sentence takes it: ``"**VAE** (0.012 ± 0.002); no significant difference…"``.
@@ -335,6 +345,32 @@ class RunSet:
                 for key, test in zip(keys, correct(tests), strict=True)]
         return pd.DataFrame(rows).set_index(at or "of")
 
+    def compare_pairs(self, pairs: Iterable[tuple[str | Mapping[str, object], str | Mapping[str, object]]],
+                      names: Iterable[str], at: str | None = None) -> pd.DataFrame:
+        """What changes in several measures from the second to the first of each pair, as :meth:`compare` says it.
+
+        Args:
+            pairs: of models' names or settings, as :meth:`compare` takes them.
+            names: of measures.
+            at: the setting that a pair shares.
+
+        Returns:
+            A row for each pair, value and measure: ``model`` and ``against`` (titles), ``at``, ``measure`` (its name),
+            ``title`` (of the measure), the columns of :meth:`compare`, with ``p_holm`` corrected for the number of
+            rows, and ``text``, the difference with its interval as tables write it.
+        """
+        rows, tests = [], []
+        for first, second in pairs:
+            sides = [self.where(**({"model": side} if isinstance(side, str) else side)) for side in (first, second)]
+            model, against = (" or ".join(dict.fromkeys(side.frame["title"])) for side in sides)
+            for each in map(find_measure, names):
+                for key, row in self.compare(first, second, each.name, at).iterrows():
+                    rows.append({"model": model, "against": against, at or "of": key, "measure": each.name,
+                                 "title": each.title, "text": (each.digits, each.scale)})
+                    tests.append(Comparison(*row[list(Comparison._fields)]))
+        return pd.DataFrame([{**row, **test._asdict(), "differs": test.differs, "text": test.as_text(*row["text"])}
+                             for row, test in zip(rows, correct(tests), strict=True)])
+
     # --- long tables
 
     @cached_property
@@ -349,17 +385,17 @@ class RunSet:
                 raise unknown_name("curve", name, CURVES)
         self.measure(names)
         own = [run.measured.curves.assign(run=run.name) for run in self.runs if len(run.measured.curves)]
-        found = pd.concat([self._tables.curves, *own], ignore_index=True)[["run", *CURVE_COLUMNS]]
+        found = _together([self._tables.curves, *own])[["run", *CURVE_COLUMNS]]
         return self._long(found[found["curve"].isin(names)])
 
     def units(self, run: Run | None = None) -> pd.DataFrame:
-        """A row for each unit of each run, or of one run, as :func:`~sparse_vae.report.measures.describe_units` says."""
+        """A row for each unit of each run, or of one; see :func:`~sparse_vae.report.measures.describe_units`."""
         for each in [run] if run else self.runs:
             if each.name not in set(self._tables.units["run"]) and not len(each.measured.units) and each.has_model:
                 each.measured.units = measure(each.model, each.dataset, seed=each.config.training.seed,
                                               only=["units"]).units
         own = [each.measured.units.assign(run=each.name) for each in self.runs if len(each.measured.units)]
-        found = self._long(pd.concat([self._tables.units, *own], ignore_index=True))
+        found = self._long(_together([self._tables.units, *own]))
         return found[found["run"] == run.name] if run else found
 
     def _long(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -367,6 +403,11 @@ class RunSet:
         order = {run.name: number for number, run in enumerate(self.runs)}
         merged = about.merge(table, on="run")
         return merged.sort_values("run", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+
+
+def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all tables; one without rows would turn numbers into objects."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
@@ -397,6 +438,17 @@ def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
         found = [Run(name, configs[name], weights=weights_path(chosen.folder, name), data_root=data_root)
                  for name in matching_names(list(configs), runs)]
     return RunSet([run for run in found if needs is None or needs(run.config)], tables)
+
+
+def _unusual_settings(groups: Mapping[str, Run]) -> dict[str, str]:
+    """Group → the settings that most of these groups do not have, for display: ``", prior_presence 0.3"``."""
+    own = {group: {name: setting_text(value) for name, value in settings_of(run.config).items() if name != "seed"}
+           for group, run in groups.items()}
+    columns = {name: [settings.get(name, "none") for settings in own.values()]
+               for name in dict.fromkeys(name for settings in own.values() for name in settings)}
+    usual = {name: max(values, key=values.count) for name, values in columns.items()}
+    return {group: "".join(f", {name} {settings[name]}" for name in settings if settings[name] != usual[name])
+            for group, settings in own.items()}
 
 
 def _train_now(entries: list[Mapping[str, object]], data_root: Path | str) -> tuple[Tables, list[Run]]:
