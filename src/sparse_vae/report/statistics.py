@@ -33,6 +33,19 @@ class Comparison(NamedTuple):
         """Whether the difference is told from 0 at 5%, after the correction."""
         return bool(self.p_holm < LEVEL)
 
+    def as_text(self, digits: int, scale: float = 1.0) -> str:
+        """The difference and its interval as tables write them, in bold where it is told from 0; "—" where it is none.
+
+        >>> Comparison(-1.25, -2.5, 0.0, 0.05, 0.05, (3, 3)).as_text(1)
+        '−1.2\xa0(−2.5\xa0to\xa0+0.0)'
+        """
+        difference, low, high = (f"{scale * value:+z.{digits}f}".replace("-", "−")
+                                 for value in (self.difference, self.low, self.high))
+        if np.isnan(self.difference):
+            return "—"
+        shown = f"**{difference}**" if self.differs else difference
+        return shown if np.isnan(self.low) else f"{shown} ({low} to {high})".replace(" ", NARROW_SPACE)
+
 
 def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bool = False) -> Comparison:
     """The mean of ``first`` minus that of ``second``, by Welch's test, or by a paired one.
