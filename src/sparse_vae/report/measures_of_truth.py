@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse_vae import evaluation  # whose functions import scikit-learn when they are first used
+import sparse_vae.evaluation as evaluation  # whose functions import scikit-learn when they are first used
 from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures, unit_columns
 
 BUDGETS = (200, 1000, 5000)
