@@ -1,14 +1,17 @@
-"""Every figure is drawn for images and for vectors, holds what it was given, and inks a known curve where it runs."""
+"""Grids of pictures hold what they are given, images or vectors, and are saved small; what notebooks show, by hand."""
 
 from __future__ import annotations
 
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
-from sparse_vae.report import figures
+from sparse_vae.report import figures, notebook
 
 RANDOM = np.random.default_rng(0)
 # Grey images, colour images, vectors, signals of several channels.
@@ -22,14 +25,11 @@ def pictures(n: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def is_drawn(figure: Figure) -> bool:
     """Whether the figure renders to a PNG that is not blank."""
-    figure.savefig(buffer := BytesIO(), format="png", dpi=40)
-    return isinstance(figure, Figure) and len(np.unique(np.asarray(_pixels(buffer)))) > 2
+    return isinstance(figure, Figure) and len(np.unique(pixels(figure))) > 2
 
 
-def _pixels(buffer: BytesIO) -> np.ndarray:
-    from matplotlib.image import imread
-
-    return imread(BytesIO(buffer.getvalue()))
+def pixels(figure: Figure) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(notebook.png(figure))).convert("RGB"))
 
 
 def titles(figure: Figure) -> list[str]:
@@ -102,6 +102,15 @@ def test_a_curve_that_does_not_vary_is_drawn(x):
     assert (result.min(axis=(1, 2, 3)) == 0).all()
 
 
+def test_a_grid_of_observations_is_a_grid_of_pictures():
+    x = RANDOM.random((6, 9, 16))
+    assert np.array_equal(figures.as_pictures(x.reshape(2, 3, 9, 16), leading=2).reshape(6, 1, 40, 56),
+                          figures.as_pictures(x))
+    images = torch.rand(2, 3, 1, 4, 4)
+    assert np.array_equal(figures.as_pictures(images, leading=2), images.numpy())
+    assert figures.as_pictures(x[0], leading=0).shape == (1, 40, 56)
+
+
 def test_changes_are_drawn_about_grey_each_on_its_own_scale():
     changes = np.array([[[[0.0, -4.0]]], [[[1.0, 0.5]]], [[[0.0, 0.0]]]])
     assert figures.signed_pictures(changes).tolist() == [[[[0.5, 0]]], [[[1, 0.75]]], [[[0.5, 0.5]]]]
@@ -114,6 +123,8 @@ def test_a_montage_puts_pictures_in_their_place():
     colour = figures.montage(np.arange(12).reshape(1, 1, 3, 2, 2))
     assert colour.shape == (2, 2, 3)
     assert colour[0, 1].tolist() == [1, 5, 9]
+    framed = figures.montage(np.zeros((1, 2, 1, 1, 1)), frame=1)
+    assert framed.tolist() == [[1] * 6, [1, 0, 1, 1, 0, 1], [1] * 6]
 
 
 # --- figures
@@ -125,9 +136,29 @@ def test_picture_rows(shape, n_models):
     labels = ["original", *(f"model {i}" for i in range(n_models))]
     figure = figures.picture_rows({label: pictures(5, shape) for label in labels}, column_labels="abcde")
     assert is_drawn(figure)
-    assert len(figure.axes) == 5 * (1 + n_models)
-    assert [axes.get_ylabel() for axes in figure.axes[::5]] == labels
-    assert titles(figure) == list("abcde")
+    axes, = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == labels
+    assert [text.get_text() for text in axes.get_xticklabels()] == list("abcde")
+
+
+def test_picture_rows_by_hand():
+    figure = figures.picture_rows({"a": np.zeros((2, 1, 4, 4)), "b": np.ones((2, 1, 4, 4))}, column_labels=["first"])
+    axes, = figure.axes
+    # Frames of one white pixel: cells of 6 by 6 about 4 by 4, black above, white below.
+    picture = np.asarray(axes.images[0].get_array())
+    assert picture.shape == (12, 12)
+    assert (picture.sum(), picture[1:5, 1:5].sum(), picture[1:5, 7:11].sum()) == (144 - 32, 0, 0)
+    assert axes.get_yticks().tolist() == [3, 9]
+    assert axes.get_xticks().tolist() == [3]
+
+
+@pytest.mark.parametrize("n_columns", [1, 30])
+def test_long_labels_are_not_cut(n_columns):
+    label = "VSC-WU, λ₀ = 0.5 (α = 0.01), of a noisy copy of the observation, its strongest dimensions switched off"
+    figure = figures.picture_rows({label: pictures(n_columns, (1, 8, 8)), "b": pictures(n_columns, (1, 8, 8))})
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().x0 > 0
+    assert figure.axes[0].get_yticklabels()[0].get_text().replace("\n", " ").replace("\u00a0", " ") == label
 
 
 def test_mosaics_by_hand():
@@ -143,12 +174,12 @@ def test_mosaics_by_hand():
 @pytest.mark.parametrize(("n", "rows"), [(1, [1]), (4, [4]), (5, [3, 2]), (6, [3, 3]), (9, [3, 3, 3])])
 def test_panels_are_set_out_in_rows(n, rows):
     figure = figures.mosaics({f"model {i}": np.zeros((1, 1, 2, 2)) for i in range(n)})
-    seen = [axes.get_subplotspec().rowspan.start for axes in figure.axes if axes.get_visible()]
-    assert [seen.count(row) for row in range(max(seen) + 1)] == rows
+    tops = [axes.get_position().y1 for axes in figure.axes]
+    assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == rows
 
 
 def test_picture_rows_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="same shape"):
         figures.picture_rows({"a": pictures(2, (1, 4, 4)), "b": pictures(3, (1, 4, 4))})
 
 
@@ -172,65 +203,102 @@ def test_latent_grids(shape):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("latent 3", "latent 0")
 
 
-@pytest.mark.parametrize("labels", [None, RANDOM.integers(0, 3, 50)])
-def test_code_scatters(labels):
-    codes = {name: RANDOM.standard_normal((50, 2)) for name in ("AE", "VAE")}
-    figure = figures.code_scatters(codes, labels, ["a", "b", "c"], {name: ["x", "y"] for name in codes})
-    assert is_drawn(figure)
-    assert np.array_equal(figure.axes[1].collections[0].get_offsets(), codes["VAE"])
-    shown = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert shown == ([] if labels is None else ["a", "b", "c"])
+def test_pixels_take_a_whole_number_of_dots():
+    image = RANDOM.integers(0, 2, (1, 1, 1, 20, 30)).astype(float)  # black and white
+    figure = figures.latent_grids({"": image}, {"": [0, 1, 0, 1]}, {"": ["", ""]})
+    scale = int(5.5 * figures.DPI / 30)
+    picture = pixels(figure)[::-1, :, 0]
+    (left, bottom), (right, top) = np.round(figure.axes[0].get_window_extent().get_points()).astype(int)
+    assert np.array_equal(picture[bottom:top, left:right][::-1], np.kron(image[0, 0, 0], np.ones((scale, scale))) * 255)
 
 
-@pytest.mark.parametrize(("n_models", "columns"), [(1, 1), (3, 3), (6, 3)])
-def test_class_heatmaps(n_models, columns):
-    means = {f"model {i}": RANDOM.standard_normal((4, 6)) for i in range(n_models)}
-    means["model 0"][:] = 0  # a collapsed model has a heatmap too
-    rates = {title: RANDOM.random(6) for title in means}
-    figure = figures.class_heatmaps(means, rates, list("abcd"), value_label="mean code",
-                                    rate_labels=dict.fromkeys(means, "not zero"))
-    assert is_drawn(figure)
-    top, bottom = figure.axes[0], figure.axes[columns]
-    assert [text.get_text() for text in top.get_yticklabels()] == list("abcd")
-    assert [bar.get_height() for bar in bottom.patches] == pytest.approx(rates["model 0"].tolist())
-    assert bottom.get_title() == "active: not zero"
-    assert top.images[0].get_clim() == (0, 1)
+def test_panels_do_not_overlap():
+    panels = {f"model {i}": pictures(16 * 11, (1, 28, 28)).reshape(16, 11, 1, 28, 28) for i in range(7)}
+    figure = figures.traversals(panels, {title: range(16) for title in panels})
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
 
 
-def test_class_heatmaps_of_signed_means_are_symmetric_about_0():
-    means = {"model": -np.arange(24.0).reshape(4, 6)}
-    figure = figures.class_heatmaps(means, {"model": np.ones(6)}, list("abcd"), value_label="mean code",
-                                    rate_labels={"model": "not zero"})
-    assert figure.axes[0].images[0].get_clim() == (-23, 23)
+# --- what notebooks show
 
 
-@pytest.mark.parametrize("n_panels", [1, 3])
-def test_matrices(n_panels):
-    panels = {f"panel {i}": RANDOM.standard_normal((3, 7)) for i in range(n_panels)}
-    panels["panel 0"][:] = 0
-    figure = figures.matrices(panels, x_label="asset", y_label="factor")
-    assert is_drawn(figure)
-    drawn = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in drawn] == list(panels)
-    assert [axes.images[0].get_array().tolist() for axes in drawn] == [values.tolist() for values in panels.values()]
-    assert all(axes.images[0].get_clim()[0] == -axes.images[0].get_clim()[1] < 0 for axes in drawn)
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed: (data, notes)."""
+    found = []
+    monkeypatch.setattr(notebook, "display", lambda data, raw, metadata: found.append((data, metadata[notebook.KEY])))
+    return found
 
 
-@pytest.mark.parametrize("n_panels", [1, 2, 5])
-def test_curves(n_panels):
-    x = np.arange(4)
-    panels = {f"panel {i}": {"VAE": (x, x + i), "AE": (x, 2 * x)} for i in range(n_panels)}
-    figure = figures.curves(panels, x_labels=["epoch"] * n_panels, y_labels=["nats"] * n_panels)
-    assert is_drawn(figure)
-    drawn = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in drawn] == list(panels)
-    assert [axes.lines[0].get_ydata().tolist() for axes in drawn] == [(x + i).tolist() for i in range(n_panels)]
-    assert len({axes.lines[0].get_color() for axes in drawn}) == 1  # a name has one colour everywhere
-    assert drawn[0].lines[0].get_color() != drawn[0].lines[1].get_color()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["VAE", "AE"]
+def strokes(*shape: int) -> np.ndarray:
+    """Pictures like digits: a pen of soft edge along a smooth path, 28 × 28."""
+    generator = np.random.default_rng(0)
+    t, grid = np.linspace(0, 1, 12), np.arange(28)
+    knots = generator.uniform(6, 22, (*shape, 2, 4))
+    path = sum(knots[..., i, None] * weight for i, weight in enumerate(
+        [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3]))
+    near = (grid[:, None, None] - path[..., 0, None, None, :]) ** 2 + (grid[:, None] - path[..., 1, None, None, :]) ** 2
+    return np.exp(-near.min(-1) / 2)[..., None, :, :]
 
 
-def test_twenty_lines_are_told_apart():
-    lines = {f"run {i}": (np.arange(2), np.arange(2)) for i in range(20)}
-    drawn = figures.curves({"loss": lines}, x_labels=["epoch"], y_labels=["nats"]).axes[0].lines
-    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == 20
+def test_a_figure_of_many_pictures_is_saved_small_without_visible_loss(shown):
+    panels = {f"model {i}": strokes(16, 11) for i in range(7)}
+    figure = figures.traversals(panels, {title: range(16) for title in panels})
+    notebook.show(figure, label="fig-a", caption="Some.", alt="Pictures.")
+    (data, notes), = shown
+    assert notes == {"label": "fig-a", "fig-cap": "Some.", "fig-alt": "Pictures."}
+    assert 50_000 < len(data["image/png"]) < 350_000
+    figure.savefig(buffer := BytesIO(), format="png", dpi=notebook.DPI, facecolor="white")
+    exact = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+    assert abs(pixels(figure) - exact).max() <= np.ceil(255 / (notebook.GREYS - 1) / 2)
+
+
+@pytest.mark.parametrize(("colours", "mode"), [(0, "L"), (12, "P"), (100_000, "RGB")])
+def test_a_file_has_the_colours_that_it_needs(colours, mode):
+    image = RANDOM.random((1, 1, 3, 400, 400)) if colours > 256 else np.kron(
+        RANDOM.random((1, 1, 3, 3, 4) if colours else (1, 1, 1, 3, 4)), np.ones((20, 20)))
+    figure = figures.latent_grids({"": image}, {"": [0, 1, 0, 1]}, {"": ["", ""]})
+    assert Image.open(BytesIO(notebook.png(figure))).mode == mode
+
+
+def test_a_figure_is_as_wide_as_the_page_and_nothing_is_cut():
+    width = round(figures.WIDTH * figures.DPI)
+    small = figures.mosaics({"a": pictures(1, (1, 8, 8))})
+    assert pixels(small).shape[1] == width
+    small.text(1.5, 0.5, "outside", ha="right")
+    picture = pixels(small)
+    assert picture.shape[1] == pytest.approx(1.5 * width, abs=2)
+    assert picture[:, width:].min() < 100
+
+
+def test_a_table_by_hand(shown):
+    index = pd.MultiIndex.from_tuples([("digits", 2), ("digits", 16)], names=["data", None])
+    table = pd.DataFrame({"loss": [-1.5, np.nan], "|corr|": ["0.5\u00a0±\u00a00.1", "−2"], "family": ["a|b", None]},
+                         index=index)
+    notebook.show_table(table, label="tbl-a", caption="Some.")
+    assert shown[0][0]["text/markdown"].splitlines() == [
+        "| data |  | loss | \\|corr\\| | family |", "|:------|---:|----:|---------:|:----|",
+        "| digits | 2 | −1.5 | 0.5\u00a0±\u00a00.1 | a\\|b |", "| digits | 16 | — | −2 | — |"]
+    assert shown[0][1] == {"label": "tbl-a", "tbl-cap": "Some."}
+
+
+def test_columns_of_two_levels_and_an_empty_table(shown):
+    columns = pd.MultiIndex.from_product([["J = 2"], ["a", "b"]])
+    notebook.show_table(pd.DataFrame([[1, 2]], index=["x"], columns=columns), label="tbl-a", caption="Some.")
+    notebook.show_table(pd.DataFrame({"a": []}), label="tbl-b", caption="None.")
+    first, second = (data["text/markdown"].splitlines() for data, _ in shown)
+    assert first == ["|  | J = 2, a | J = 2, b |", "|:---|---:|---:|", "| x | 1 | 2 |"]
+    assert second[0] == "|  | a |"
+
+
+def test_paragraphs(shown):
+    notebook.say("One.", "Two.", label="a-finding")
+    assert shown == [({"text/markdown": "One.\n\nTwo.", "text/plain": "One.\n\nTwo."}, {"label": "a-finding"})]
+
+
+def test_words_by_hand():
+    assert [notebook.listing(names) for names in ([], ["a"], ["a", 2], iter("abc"))] == ["none", "a", "a and 2",
+                                                                                        "a, b and c"]
+    assert [notebook.number(value, 2) for value in (-0.001, -1.239, 12, np.nan, None)] == ["0.00", "−1.24", "12.00",
+                                                                                           "—", "—"]

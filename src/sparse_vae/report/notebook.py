@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable
 from io import BytesIO
+from numbers import Number
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,8 +94,9 @@ def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
 def _cell(value: object) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "—"
-    text = f"{value:g}".replace("-", "−") if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+    if isinstance(value, Number):
+        return (f"{value:g}" if isinstance(value, float) else str(value)).replace("-", "−")
+    return str(value).replace("|", "\\|")
 
 
 def say(*paragraphs: str, label: str) -> None:

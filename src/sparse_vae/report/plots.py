@@ -68,7 +68,7 @@ def curves(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str 
         columns: panels in a row, at most.
         marks: whether points have marks; a long line has about ten.
     """
-    panels = _split(frame, x, y, panel, x_label, y_label)
+    frame, panels = _split(frame, x, y, hue, panel, x_label, y_label)
     styles = _styles(frame, hue)
     figure, grid = _figure(len(panels), columns, 2.3, styles if hue else ())
     for axes, part in zip(grid, panels, strict=True):
@@ -93,30 +93,33 @@ def bars(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | 
         hue: the column whose names have colours; x itself colours each category.
         horizontal: bars that run to the right, for long or many categories.
     """
-    panels = _split(frame, x, y, panel, x_label, y_label)
+    frame, panels = _split(frame, x, y, hue, panel, x_label, y_label)
     styles = _styles(frame, hue)
-    categories = _names(frame[x])
+    short = {name: wrapped(name, 30) for name in _names(frame[x])}
+    categories, longest = list(short.values()), max((len(line) for name in short.values() for line in name.split("\n")),
+                                                    default=0)
     named = hue is not None and hue != x
     n_bars = len(categories) * (len(styles) if named else 1)
     height = 0.9 + 0.2 * n_bars if horizontal else 2.5
     figure, grid = _figure(len(panels), columns, height, styles if named else ())
     for axes, part in zip(grid, panels, strict=True):
-        rows = part.rows.assign(**{x: part.rows[x].map(_text), part.y: _finite(part.rows[part.y])})
+        rows = part.rows.assign(**{x: _texts(part.rows[x]).map(short), part.y: _finite(part.rows[part.y])})
         colour = {"color": COLOURS[0]} if hue is None else {
             "palette": {name: style.color for name, style in styles.items()}, "hue_order": list(styles),
-            "hue": rows[hue].map(_text)}
+            "hue": _texts(part.rows[hue])}
         across, up = (part.y, x) if horizontal else (x, part.y)
         sns.barplot(rows, x=across, y=up, order=categories, orient="y" if horizontal else "x", ax=axes, legend=False,
                     errorbar="se", saturation=1, err_kws={"linewidth": 1, "color": "0.25"}, **colour)
-        _finish(axes, part._replace(x_label=part.y_label, y_label=part.x_label) if horizontal else part, ticks=False)
-        axes.grid(visible=False, axis="y" if horizontal else "x")
         place = axes.get_subplotspec()
-        if horizontal and not place.is_first_col():
-            axes.tick_params(axis="y", labelleft=False)
-            axes.set_ylabel("")
-        elif not horizontal and place.get_gridspec().ncols * max(map(len, categories), default=0) * len(
-                categories) > 100:  # letters side by side would touch
-            axes.tick_params(axis="x", rotation=90)
+        if horizontal:
+            first = place.is_first_col()
+            _finish(axes, part._replace(x_label=part.y_label, y_label=part.x_label if first else ""), ticks=False,
+                    grid="x", width=WIDTH - 0.055 * longest)
+            axes.tick_params(axis="y", labelleft=first)
+        else:
+            _finish(axes, part, ticks=False, grid="y")
+            touch = place.get_gridspec().ncols * longest * len(categories) > 100
+            axes.tick_params(axis="x", rotation=90 if touch else 0)
     if named:
         _legend(figure, {name: Patch(color=style.color) for name, style in styles.items()})
     return figure
@@ -132,15 +135,15 @@ def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str
         x: a numeric column.
         size: area of a mark, in points²; by default smaller where there are many.
     """
-    panels = _split(frame, x, y, panel, x_label, y_label)
+    frame, panels = _split(frame, x, y, hue, panel, x_label, y_label)
     styles = _styles(frame, hue)
     n_columns = rows_and_columns(len(panels), min(columns, 4))[1]
     figure, grid = _figure(len(panels), columns, min(WIDTH / n_columns, 4.5) + 0.3, styles if hue else ())
     for axes, part in zip(grid, panels, strict=True):
         # In random order, lest the last name cover the others.
         rows = part.rows.sample(frac=1, random_state=0)
-        named = {"color": COLOURS[0]} if hue is None else {
-            "hue": rows[hue].map(_text), "style": rows[hue].map(_text), "hue_order": list(styles),
+        named = {"color": COLOURS[0]} if hue is None or rows.empty else {
+            "hue": _texts(rows[hue]), "style": _texts(rows[hue]), "hue_order": list(styles),
             "palette": {name: style.color for name, style in styles.items()},
             "markers": {name: style.marker for name, style in styles.items()}}
         area = size or np.clip(5000 / max(len(rows), 1), 3, 36)
@@ -220,18 +223,19 @@ def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: 
 # --- tables into panels
 
 
-def _split(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], panel: str | None, x_label: Text,
-           y_label: Text) -> list[Panel]:
-    """The panels of a figure: for each column y the values of ``panel``, in order."""
+def _split(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], hue: str | None, panel: str | None, x_label: Text,
+           y_label: Text) -> tuple[pd.DataFrame, list[Panel]]:
+    """The rows that belong somewhere, and the panels: for each column y the values of ``panel``, in order."""
+    frame = frame.dropna(subset=[column for column in (hue, panel) if column])
     y_labels = {y: None} if isinstance(y, str) else dict(y)
     titles = _names(frame[panel]) if panel else [""]
     found = []
     for column, own_label in y_labels.items():
         for title in titles or [""]:
-            rows = frame[frame[panel].map(_text) == title] if title else frame
+            rows = frame[_texts(frame[panel]) == title] if title else frame
             found.append(Panel(title, rows, column, _label(x_label, title, column, x),
                                own_label or _label(y_label, title, column, column)))
-    return found
+    return frame, found
 
 
 def _label(text: Text, title: str, column: str, default: str) -> str:
@@ -241,6 +245,10 @@ def _label(text: Text, title: str, column: str, default: str) -> str:
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    return column.astype(object).map(_text)
 
 
 def _names(column: pd.Series) -> list[str]:
@@ -258,7 +266,7 @@ def _names(column: pd.Series) -> list[str]:
 def _by_hue(rows: pd.DataFrame, hue: str | None, styles: Mapping[str, Style]) -> list[tuple[str, pd.DataFrame]]:
     if hue is None:
         return [("", rows)]
-    own = rows[hue].map(_text)
+    own = _texts(rows[hue])
     return [(name, rows[own == name]) for name in styles if (own == name).any()]
 
 
@@ -317,18 +325,19 @@ def _line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: Style, *, marks
                         if marks else {}))
 
 
-def _title(axes: Axes, title: str) -> None:
-    width = WIDTH / axes.get_subplotspec().get_gridspec().ncols - 0.4
-    axes.set_title(wrapped(title, int(width / 0.08)), fontsize=9)
+def _title(axes: Axes, title: str, width: float = WIDTH) -> None:
+    """A title on lines as long as a panel is wide, of panels that share so many inches."""
+    axes.set_title(wrapped(title, int((width / axes.get_subplotspec().get_gridspec().ncols - 0.4) / 0.08)), fontsize=9)
 
 
-def _finish(axes: Axes, part: Panel, *, log_x: bool = False, log_y: bool = False, ticks: bool = True) -> None:
+def _finish(axes: Axes, part: Panel, *, log_x: bool = False, log_y: bool = False, ticks: bool = True,
+            grid: str = "both", width: float = WIDTH) -> None:
     """Title, labels, scales, ticks and grid of a panel; a note where it is empty."""
-    _title(axes, part.title)
+    _title(axes, part.title, width)
     axes.set_xlabel(wrapped(part.x_label, 45), fontsize=8)
     axes.set_ylabel(wrapped(part.y_label, 34), fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25)
+    axes.grid(alpha=0.25, axis=grid)
     axes.set_axisbelow(True)
     if not axes.has_data():
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
