@@ -257,7 +257,9 @@ def variables(suites: dict[str, Suite], site: str) -> dict:
 
 
 def _facts(suite: Suite) -> dict:
-    return {"name": suite.facts["name"], "title": suite.facts["title"], **_amount(suite.runs),
+    # Quarto takes a value that is the name of a file or folder, such as report, for a path: not so in asterisks.
+    name, title = suite.facts["name"], suite.facts["title"]
+    return {"name": f"*{name}*", "title": title, "table": f"/results/{name}/runs.csv", **_amount(suite.runs),
             "datasets": _listed(suite.runs, "dataset"), "epochs": _listed(suite.runs, "epochs"),
             **{key: _listed(suite.runs, f"environment.{key}") for key in ("device", "precision", "torch", "machine")}}
 
@@ -283,7 +285,7 @@ def _listed(runs: list[dict], column: str) -> str:
 def verdicts(root: Path, site: str) -> tuple[str, dict]:
     """The verdicts on the claims, and a digest of what they rest on.
 
-    They are evaluated where the package can be imported; elsewhere they are the published ones, ``results/claims.json``.
+    They are evaluated where the package can be imported; elsewhere ``results/claims.json`` has those that are published.
 
     Raises:
         ReportError: a check fails.
@@ -347,9 +349,11 @@ def collect(root: Path, site: str) -> Extract:
                 problems += _unknown_variable(argument, values, claims, place)
             elif argument not in GENERATED:
                 found = next((labels[name][argument] for name in own if argument in labels[name]), None)
-                if not found:
-                    problems.append(f"{place}: no executed notebook of {' or '.join(own) or 'no suite: name it in suites: […]'}"
-                                    f" has a cell with the label {argument}")
+                if not own:
+                    problems.append(f"{place}: a page that shows cells names their suites in front, suites: [site]")
+                elif not found:
+                    problems.append(f"{place}: no executed notebook of suite {' or '.join(own)} has a cell with the "
+                                    f"label {argument}")
                 elif shown.setdefault(argument, found)[0] is not found[0]:
                     problems.append(f"{place}: {argument} is a cell of suite {found[0].suite} here and of "
                                     f"{shown[argument][0].suite} on another page; their names must differ")
@@ -430,8 +434,10 @@ def _write_pages(root: Path, pages: dict[str, str]) -> list[str]:
             file = Path(temporary) / f"{number}.md"
             file.write_text(pages[name], encoding="utf-8")
             files.append(file)
-        if files:
-            subprocess.run([find_pandoc(root), "lua", *tools, *files], check=True)
+        shares = [files[start::2] for start in range(2) if files[start::2]]
+        running = [subprocess.Popen([find_pandoc(root), "lua", *tools, *share]) for share in shares]
+        if any([process.wait() for process in running]):
+            raise ReportError("pandoc cannot make pages of notebooks; it must be 3.0 or later")
         for name, file in zip(stale, files, strict=True):
             _write(root / name, file.with_suffix(".html").read_bytes() + marks[name])
     return list(pages)

@@ -12,17 +12,19 @@ local function number(id)
   return text_of[id]
 end
 
+-- The last paragraph of a figure or a table is its caption.
 local function label_block(block)
   local text = number(block.identifier)
   if not text then return nil end
-  return block:walk({
-    Span = function(span)
-      if span.classes:includes("caption") then
-        span.content:insert(1, pandoc.Str(text .. ": "))
-        return span
-      end
-    end,
-  })
+  local caption = block.content:remove()
+  block.classes:insert(block.identifier:match("^tbl") and "table" or "figure")
+  block.content:insert(pandoc.Para(pandoc.Span({ pandoc.Str(text .. ": "), pandoc.Span(caption.content) }, { class = "caption" })))
+  return block
+end
+
+local function rename_alt(image)
+  image.attributes.alt, image.attributes["fig-alt"] = image.attributes["fig-alt"], nil
+  return image
 end
 
 local function label_header(header)
@@ -56,6 +58,11 @@ local function callout(div)
   return div
 end
 
+local function link_page(target)
+  target.target = target.target:gsub("%.qmd$", ".html"):gsub("%.qmd#", ".html#")
+  return target
+end
+
 local function link(cite)
   local parts = pandoc.List()
   for _, citation in ipairs(cite.citations) do
@@ -68,6 +75,6 @@ local function link(cite)
 end
 
 return {
-  { Div = label_block, Header = label_header, Para = label_equation },
-  { Cite = link, Div = callout },
+  { Div = label_block, Header = label_header, Para = label_equation, Image = rename_alt },
+  { Cite = link, Div = callout, Link = link_page },
 }

@@ -1,260 +1,112 @@
-"""The report's website: staged from ``report/`` and one suite's results, rendered, published.
+"""The report's website: checked, rendered with Quarto or, without it, as a plain preview, and published.
 
-Most chapters know no suite. Rendering copies them into ``build/site-<suite>/`` beside the suite's executed figure
-notebooks, and beside ``_variables.yml``, the values that the text states. Chapters on a study show the figures of that
-study's own suite, whichever suite is rendered; its results are published with the project. Quarto renders the
-folder where it is installed (:mod:`sparse_vae.report.quarto`); otherwise :mod:`sparse_vae.report.preview` makes plain pages of the
-same sources.
+The pages are rendered where they lie. What they show of the results, ``report/extract.py`` takes out first: Quarto runs
+it by itself, so that ``quarto render`` and ``quarto preview`` work without this module.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict
-from itertools import chain
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
-import nbformat
-import pandas as pd
-import yaml
-from nbformat import NotebookNode
+from tqdm import tqdm
 
-from sparse_vae.checks import SettingError
-from sparse_vae.datasets import describe_datasets
-from sparse_vae.files import replace
-from sparse_vae.report import preview, quarto
+from sparse_vae.files import atomic_path, replace
+from sparse_vae.report import preview, references
 from sparse_vae.report.preview import SiteError
-from sparse_vae.report.runs import Run
-from sparse_vae.report.suites import Suite, is_drawn, load_suite, read_notebook
+from sparse_vae.report.suites import Suite
 
 BRANCH = "gh-pages"
-RAW_HTML = "```{=html}\n", "\n```"
-STUDY = re.compile(r"\{\{< var studies\.(\w+)\.")
+MINIMUM = (1, 7)
+"""The Quarto that is needed."""
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
+PROGRESS = re.compile(r"\[ *(\d+)/(\d+)\] (\S+)")
 
 
-def _finished_runs(suite: Suite) -> list[Run]:
-    """The results of every run of a suite; a missing one is a :class:`SettingError`."""
-    missing = [run.name for run in suite.runs if not (suite.folder / run.name / "metrics.json").exists()]
-    if missing:
-        raise SettingError(f"suite {suite.name!r} has no results for {len(missing)} of {len(suite.runs)} runs, the "
-                           f"first is {missing[0]}; make train graphics SUITE={suite.name}")
-    return [Run(suite.folder / run.name) for run in suite.runs]
+@cache
+def load_script(root: Path) -> ModuleType:
+    """``report/extract.py`` as a module."""
+    specification = importlib.util.spec_from_file_location("sparse_vae_extract", root / "report" / "extract.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-def _listed(values) -> str:
-    return ", ".join(map(str, sorted(set(values))))
+def describe(suite: Suite) -> None:
+    """Write ``results/<suite>/suite.json``: what pages say of a suite, and its executed notebooks, in its order.
 
-
-def _facts(suite: Suite, runs: list[Run]) -> dict:
-    """What the text can say of a suite as a whole."""
-    environments = [run.metrics["environment"] for run in runs]
-    return {"name": suite.name, "title": suite.title, **_amount(runs),
-            "datasets": _listed(run.config.dataset for run in runs),
-            "epochs": _listed(run.config.training.epochs for run in runs),
-            **{key: _listed(environment[key] for environment in environments)
-               for key in ("device", "precision", "torch", "machine")}}
-
-
-def _amount(runs: Iterable[Run]) -> dict:
-    seconds = [run.metrics["training_seconds"] for run in runs]
-    return {"runs": len(seconds), "minutes": f"{sum(seconds) / 60:.0f}"}
-
-
-def _facts_of_dataset(name: str, runs: list[Run]) -> dict:
-    own = [run for run in runs if run.config.dataset == name]
-    wide = [run for run in own if run.config.model_settings["latent_dim"] > 2] or own
-    return {"name": name, "description": describe_datasets()[name],
-            "epochs": _listed(run.config.training.epochs for run in own),
-            "latents": _listed(run.config.model_settings["latent_dim"] for run in wide),
-            "seeds": len({run.config.training.seed for run in own}),
-            "likelihood": _listed(run.metrics["likelihood"] for run in own)}
-
-
-def stage(suite: Suite) -> Path:
-    """Put the report's sources and the suite's results into one folder, ready to render; returns it.
-
-    Results that are older than the suite are said on stderr.
-
-    Raises:
-        SettingError: results that the report shows are missing.
-        SiteError: a figure notebook is damaged.
+    Notebooks that the suite no longer has follow: chapters may still show them.
     """
-    studies = {name for path in (suite.root / "report").glob("*.qmd") for name in STUDY.findall(path.read_text())}
-    suites = {suite.name: suite} | {name: load_suite(name, suite.root) for name in sorted(studies - {suite.name})}
-    runs = {name: _finished_runs(each) for name, each in suites.items()}
-    facts = {name: _facts(each, runs[name]) for name, each in suites.items()}
-    variables = {"suite": facts[suite.name], "first": _facts_of_dataset(suite.first, runs[suite.name]),
-                 "second": _facts_of_dataset(suite.second, runs[suite.name]), "studies": facts,
-                 "all": _amount(chain.from_iterable(runs.values()))}
-    figures = [suite.folder / "figures" / figure.file_name for figure in suite.figures]
-    missing = [path.name for path in figures if not path.exists()]
-    if missing:
-        raise SettingError(f"suite {suite.name!r} lacks {len(missing)} of {len(figures)} figure notebooks, the first "
-                           f"is {missing[0]}; make graphics SUITE={suite.name}")
-    staged = suite.root / "build" / f"site-{suite.name}"
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(suite.root / "report", staged)
-    shutil.copy(suite.root / "_quarto.yml", staged)
-    (staged / "notebooks").mkdir()
-    for path in (suite.root / "notebooks").glob("exercise_*.ipynb"):  # for readers to download
-        shutil.copy(path, staged / "notebooks")
-    _add_extra_chapters(staged, figures)
-    for path in figures:
-        _copy_notebook(path, staged)
-    _copy_study_figures(staged, suite)
-    for name, each in suites.items():
-        if older := _older_than(each, runs[name]):
-            print(f"warning: {older}", file=sys.stderr)
-    (staged / "_variables.yml").write_text(yaml.safe_dump(variables, allow_unicode=True))
-    table = pd.concat([_runs_table(each, runs[name]).assign(suite=name) for name, each in suites.items()])
-    table.set_index(["suite", "run"]).to_csv(staged / "runs.csv", float_format="%.6g")
-    return staged
+    there = sorted(path.stem for path in (suite.folder / "figures").glob("*.ipynb"))
+    names = [Path(figure.file_name).stem for figure in suite.figures]
+    facts = {"name": suite.name, "title": suite.title, "first": suite.first, "second": suite.second,
+             "figures": [name for name in names if name in there] + [name for name in there if name not in names]}
+    with atomic_path(suite.folder / "suite.json") as temporary:
+        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
 
-def _older_than(suite: Suite, results: list[Run]) -> str:
-    """How many results were made with other settings, or figures of other runs or notebooks; nothing if there are none.
-
-    Weights are not looked at: published results come without.
-    """
-    runs = sum(result.config != run.config for run, result in zip(suite.runs, results, strict=True))
-    figures = sum(not is_drawn(figure, suite) for figure in suite.figures)
-    counts = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in ((runs, "run"), (figures, "figure")) if n)
-    if not counts:
-        return ""
-    verb, targets = "is" if runs + figures == 1 else "are", "train graphics" if runs else "graphics"
-    return f"{counts} {verb} older than the suite: make {targets} SUITE={suite.name}"
+def check(root: Path, suite: str = "report") -> list[str]:
+    """What the pages refer to and what is not there, for a site that is built of ``suite``; see :mod:`.references`."""
+    return references.problems(load_script(root), root, suite)
 
 
-def _copy_study_figures(staged: Path, suite: Suite) -> None:
-    """Copy in the figure notebooks that chapters show and that other suites drew.
-
-    Raises:
-        SettingError: no suite has drawn one.
-    """
-    for name in sorted(_embedded_names(staged)):
-        if (staged / name).exists():
-            continue
-        sources = sorted((suite.root / "results").glob(f"*/figures/{name}"))
-        if not sources:
-            raise SettingError(f"a chapter shows {name}, which no suite has drawn: suite {suite.name!r} does not, and "
-                               "results/ has it from no other")
-        _copy_notebook(sources[0], staged)
-
-
-def _embedded_names(staged: Path) -> set[str]:
-    return set().union(*(preview.embedded_notebooks(path.read_text()) for path in staged.glob("*.qmd")))
-
-
-def _copy_notebook(path: Path, staged: Path) -> None:
-    """Copy in an executed notebook, the figure's name in its title, so that two executions can be told apart.
-
-    Its outputs of HTML become raw HTML in Markdown: for an output of HTML as such, Quarto would have the page load
-    libraries from another site.
-    """
-    notebook = _read_drawn(path)
-    if notebook.cells and notebook.cells[0].cell_type == "markdown":
-        title, _, text = notebook.cells[0].source.partition("\n")
-        notebook.cells[0].source = f"{title} ({path.stem.partition('-')[2]})\n{text}"
-    for data in _outputs(notebook):
-        if "text/html" in data:
-            data["text/markdown"] = RAW_HTML[0] + data.pop("text/html") + RAW_HTML[1]
-    nbformat.write(notebook, staged / path.name)
-
-
-def _restore_html(path: Path) -> None:
-    """The inverse for a rendered site's notebook, which readers download and open elsewhere."""
-    if "{=html}" not in path.read_text():
-        return
-    notebook = _read_drawn(path)
-    for data in _outputs(notebook):
-        if data.get("text/markdown", "").startswith(RAW_HTML[0]):
-            data["text/html"] = data.pop("text/markdown").removeprefix(RAW_HTML[0]).removesuffix(RAW_HTML[1])
-    nbformat.write(notebook, path)
-
-
-def _outputs(notebook: NotebookNode) -> list[dict]:
-    return [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-
-
-def _read_drawn(path: Path) -> NotebookNode:
-    try:
-        return read_notebook(path)
-    except SettingError as error:
-        raise SiteError(f"{error}; draw it again, `make graphics` does") from error
-
-
-def _runs_table(suite: Suite, results: list[Run]) -> pd.DataFrame:
-    """Settings and measures of every run of a suite, one row each."""
-    return pd.json_normalize([{"run": run.name, **asdict(result.config), **result.metrics}
-                              for run, result in zip(suite.runs, results, strict=True)])
-
-
-def results_table(suite: Suite) -> str:
-    """The measures of a suite's runs as a Markdown table, mean over the seeds of each model and its settings."""
-    table = _runs_table(suite, _finished_runs(suite))
-    table["folder"] = table.run.str.rpartition("/")[0]
-    table["minutes"], table["active"] = table.training_seconds / 60, 100 * table.active_fraction
-    keys = ["dataset", "model", "model_settings.latent_dim", "likelihood", "folder"]
-    columns = {"negative_elbo": ("−ELBO (nats)", 2), "mean_squared_error": ("MSE", 4),
-               "explained_variance": ("explained variance", 3), "active": ("active (%)", 1),
-               "used_dimensions": ("dimensions in use", 1), "minutes": ("minutes per run", 1)}
-    groups = table.groupby(keys, sort=False)
-    means, seeds = groups[list(columns)].mean(), groups.size()
-    lines = ["| data | model | J | likelihood | seeds | " + " | ".join(title for title, _ in columns.values()) + " |",
-             "|:--|:--|--:|:--|--:|" + "--:|" * len(columns)]
-    for key, row in means.iterrows():
-        cells = ["—" if pd.isna(row[name]) else f"{row[name]:.{digits}f}" for name, (_, digits) in columns.items()]
-        lines.append("| " + " | ".join(map(str, [*key[:-1], seeds[key], *cells])) + " |")
-    return "\n".join(lines)
-
-
-def _add_extra_chapters(staged: Path, figures: list[Path]) -> None:
-    """Write ``_more.qmd``: embeds of every labelled cell of the notebooks that no chapter shows."""
-    lines, shown = [], _embedded_names(staged)
-    for path in figures:
-        if path.name in shown:
-            continue
-        notebook = _read_drawn(path)
-        title = path.stem.replace("-", ": ", 1).replace("_", " ")
-        lines.append(f"### {title[0].upper()}{title[1:]}\n")
-        lines += [f"{{{{< embed {path.name}#{label} echo=true >}}}}\n"
-                  for cell in notebook.cells for label in preview.cell_labels(cell)]
-    (staged / "_more.qmd").write_text("\n".join(lines) or "This suite has no further figures.\n")
+def find_quarto() -> str | None:
+    """Path of a Quarto that is recent enough: ``$QUARTO``, or the one on PATH; None where there is none."""
+    quarto = shutil.which(os.environ.get("QUARTO") or "quarto")
+    if not quarto:
+        return None
+    answer = subprocess.run([quarto, "--version"], capture_output=True, text=True, check=False)
+    version = tuple(map(int, re.findall(r"\d+", answer.stdout)[:2]))
+    return quarto if answer.returncode == 0 and version >= MINIMUM else None
 
 
 def render(suite: Suite, *, plain: bool = False) -> Path:
     """Build the site of a suite into ``_site/``, which is replaced whole; returns its first page.
 
     Args:
-        suite: with its runs trained and its figures drawn.
+        suite: with published results.
         plain: make the plain preview even where Quarto is installed.
 
     Raises:
-        SettingError: results are missing.
-        SiteError: Quarto fails; the former site stays.
+        SiteError: something that pages show is not there, or Quarto fails; the former site stays.
     """
-    staged = stage(suite)
-    program = None if plain else quarto.find_quarto()
-    if program:
-        quarto.render(program, staged)
+    output, quarto = suite.root / "build" / "site", None if plain else find_quarto()
+    shutil.rmtree(output, ignore_errors=True)
+    if quarto:
+        _run_quarto(quarto, suite, output)
     else:
         if not plain:
-            print("Quarto 1.7 or later is not installed: building the plain preview of the same sources.")
-        preview.render(staged)
-    for page in (staged / "_site").glob("*.html"):  # Quarto links to cells of tables by an anchor that it does not set
-        text = page.read_text()
-        if "#cell-tbl-" in text:
-            page.write_text(text.replace("#cell-tbl-", "#tbl-"))
-    for path in (staged / "_site").glob("*.ipynb"):
-        _restore_html(path)
+            print("Quarto 1.7 or later is not installed: building the plain preview of the same pages.")
+        preview.render(load_script(suite.root), suite.root, suite.name, output)
     site = suite.root / "_site"
-    replace(staged / "_site", site)
+    replace(output, site)
     return site / "index.html"
+
+
+def _run_quarto(quarto: str, suite: Suite, output: Path) -> None:
+    page, lines, warnings = "", [], []
+    command = [quarto, "render", "--profile", suite.name, "--output-dir", str(output.relative_to(suite.root))]
+    with (subprocess.Popen(command, cwd=suite.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True) as process, tqdm(desc="rendering with Quarto", unit="page") as progress):
+        for line in process.stdout:
+            line = COLOURS.sub("", line)
+            lines.append(line)
+            if started := PROGRESS.match(line):
+                progress.total, page = int(started[2]), f"{started[3]}: "
+                progress.update()
+            # Quarto only warns of a citation, reference or shortcode that leads nowhere; here it is an error.
+            if line.startswith(("WARN", "[WARNING]")):
+                warnings.append(page + line)
+    if warnings or process.returncode:
+        raise SiteError("quarto render failed:\n" + ("".join(warnings) or page + "".join(lines)[-3000:]))
 
 
 def publish(suite: Suite, *, remote: str = "origin") -> None:
