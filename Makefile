@@ -9,7 +9,7 @@ INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SCHEDULER SPARSE_VAE_MIRROR
 
-.PHONY: all help setup download train graphics site preview update_web lab test lint bench clean distclean
+.PHONY: all help setup download train collect graphics check site preview update_web lab test lint bench clean distclean
 
 all: setup ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
 	sparse-vae all --suite $(SUITE)
@@ -32,11 +32,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 download: setup ## download and verify the real data sets (SPARSE_VAE_MIRROR=folder or address)
 	sparse-vae download
 
-train: setup ## train the runs of a suite that are missing or changed (SUITE=, SCHEDULER=tcp://host:8786)
+train: setup ## train the runs of a suite that are not published or have changed, and publish them (SUITE=, SCHEDULER=tcp://host:8786)
 	sparse-vae train --suite $(SUITE)
 
-graphics: setup ## execute the figure notebooks of a suite (SUITE=)
+collect: setup ## publish the finished runs of a suite that is still training: runs/ -> results/ (SUITE=)
+	sparse-vae collect --suite $(SUITE)
+
+graphics: setup ## draw the figures of a suite that have changed, from what is published; trains nothing (SUITE=)
 	sparse-vae graphics --suite $(SUITE)
+
+check: setup ## check every reference of the pages, and every claim over the published results
+	sparse-vae check
 
 site: setup ## build the report of a suite into _site/ (SUITE=)
 	sparse-vae site --suite $(SUITE)
@@ -61,9 +67,9 @@ bench: setup ## measure speed: training against a plain DataLoader loop (needs M
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/gamma_sampler.py
 
-clean: ## remove built pages and unfinished runs
-	rm -rf build _site results/quick results/local
-	find results -name '.*.partial' -type d -prune -exec rm -rf {} +
+clean: ## remove built pages, unfinished runs, and the quick suite
+	rm -rf build _site _variables.yml report/_cells report/executed results/quick runs/quick runs/local
+	test ! -d runs || find runs -name '.*.partial' -type d -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the environment
 	rm -rf .venv

@@ -7,33 +7,33 @@ import os
 import sys
 from contextlib import nullcontext
 
-from sparse_vae.checks import ExplainedError, SettingError
+from sparse_vae.checks import ExplainedError, SettingError, parse_value
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def _all(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import suite
+    from sparse_vae.report.execution import draw_suite, local_cluster, train_suite
+    from sparse_vae.report.suites import load_suite
 
-    chosen, address = suite.load_suite(arguments.suite), _scheduler(arguments)
-    jobs = max(len(chosen.runs), len(chosen.figures))
-    with nullcontext(address) if address else suite.local_cluster(jobs) as address:  # one for both
-        status = (_report(suite.train_suite(chosen, scheduler=address))
-                  or _report(suite.draw_suite(chosen, scheduler=address)))
+    suite, address = load_suite(arguments.suite), _scheduler(arguments)
+    jobs = max(len(suite.runs), len(suite.figures))
+    with nullcontext(address) if address else local_cluster(jobs) as address:  # one for both
+        status = _outcomes(train_suite(suite, scheduler=address)) or _outcomes(draw_suite(suite, scheduler=address))
     return status or _site(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:
     from sparse_vae.models import model_lines
 
-    print(*model_lines(), sep="\n")
+    print("\n".join(model_lines()))
     return 0
 
 
 def _datasets(arguments: argparse.Namespace) -> int:
     from sparse_vae.datasets import dataset_lines
 
-    print(*dataset_lines(), sep="\n")
+    print("\n".join(dataset_lines()))
     return 0
 
 
@@ -51,63 +51,79 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import suite
+    from sparse_vae.report.execution import train_suite
+    from sparse_vae.report.suites import load_suite
 
     if arguments.suite and arguments.settings:
         raise SettingError("give either --suite or settings of one run, not both: a suite's settings are in its file")
     if arguments.suite:
-        return _report(suite.train_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+        return _outcomes(train_suite(load_suite(arguments.suite), scheduler=_scheduler(arguments)))
     if arguments.scheduler:
         raise SettingError("--scheduler is for a suite: a single run is trained on this machine")
     return _train_single(arguments.settings)
 
 
 def _train_single(settings: list[str]) -> int:
-    from sparse_vae.report import suite
+    from sparse_vae.report import execution
     from sparse_vae.report.runs import is_finished
+    from sparse_vae.report.suites import expand_run, project_root
 
-    root = suite.project_root()
+    root = project_root()
     values, shown = {"model": "vae", "dataset": "digits"}, {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise SettingError(f"settings are written key=value, for example latent_dim=16; got {setting!r}")
-        values[key] = shown[key] = suite.parse_value(value)
+        if key in shown:
+            raise SettingError(f"{key} is given twice: {key}={shown[key]} and {setting}")
+        values[key] = shown[key] = parse_value(value)
         if key.removeprefix("dataset.") == "csv" and values[key] and isinstance(values[key], str):
             values[key], shown[key] = os.path.abspath(values[key]), os.path.relpath(values[key], root)
     variant = "-".join(f"{key}{value}" for key, value in shown.items() if key not in ("model", "dataset", "seed"))
     for special, plain in (("/", "_"), ("{", "{{"), ("}", "}}")):
         variant = variant.replace(special, plain)
-    runs = list(suite.expand_run({**values, **({"variant": variant} if variant else {})}))
+    runs = list(expand_run({**values, **({"variant": variant} if variant else {})}))
     if len(runs) > 1:
         raise SettingError(f"these settings make {len(runs)} runs; give one value for each, or write a suite")
     run = runs[0]
-    folder = root / "results" / "local" / run.name
+    folder = root / "runs" / "local" / run.name
     if is_finished(folder, run.config, root):
         print(f"finished before: {folder.relative_to(root)}")
         return 0
-    suite.check_writable(folder.parent)
+    execution.check_writable(folder.parent)
     try:
-        suite.execute_run(run, folder, root, show_progress=True)
-    except suite.PapermillExecutionError as error:
+        execution.execute_run(run, folder, root, show_progress=True)
+    except execution.PapermillExecutionError as error:
         print(f"error: {error.ename}: {error.evalue}", file=sys.stderr)
         return EXIT_FAILED
     print(f"done: {folder.relative_to(root)}")
     return 0
 
 
-def _graphics(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import suite
+def _collect(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report.suites import load_suite
+    from sparse_vae.report.tables import collect, unpublished
 
-    return _report(suite.draw_suite(suite.load_suite(arguments.suite), scheduler=_scheduler(arguments)))
+    suite = load_suite(arguments.suite)
+    fresh, missing = collect(suite), unpublished(suite)
+    print(f"{len(fresh)} runs are new in {suite.folder.relative_to(suite.root)}; {len(suite.runs) - len(missing)} of "
+          f"{len(suite.runs)} are published as the suite asks for them")
+    return 0
+
+
+def _graphics(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report.execution import draw_suite
+    from sparse_vae.report.suites import load_suite
+
+    return _outcomes(draw_suite(load_suite(arguments.suite), scheduler=_scheduler(arguments)))
 
 
 def _scheduler(arguments: argparse.Namespace) -> str | None:
     return arguments.scheduler or os.environ.get("SCHEDULER") or None
 
 
-def _report(outcomes: list) -> int:
-    from sparse_vae.report.suites import outcome_table
+def _outcomes(outcomes: list) -> int:
+    from sparse_vae.report.execution import outcome_table
 
     print(outcome_table(outcomes))
     statuses = {outcome.status for outcome in outcomes}
@@ -116,25 +132,43 @@ def _report(outcomes: list) -> int:
     return EXIT_FAILED if "failed" in statuses else 0
 
 
-def _site(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import site, suite
+def _check(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import claims, site
+    from sparse_vae.report.suites import project_root
 
-    page = site.render(suite.load_suite(arguments.suite), plain=arguments.plain)
-    print(f"\nThe report is ready: {page}\nOpen it in a browser, or serve it with: make preview")
+    root = project_root()
+    problems = [*site.check(root), *claims.check_claims(root)]
+    print("\n".join(problems) if problems else "every reference leads somewhere, every claim holds",
+          file=sys.stderr if problems else sys.stdout)
+    return EXIT_FAILED if problems else 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import site
+    from sparse_vae.report.suites import load_suite
+
+    page = site.render(load_suite(arguments.suite), plain=arguments.plain)
+    print(f"\nThe report is ready: {page}\nServe it with: make preview")
     return 0
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import site, suite
+    from sparse_vae.report import open_runs
+    from sparse_vae.report.notebook import markdown_table
 
-    print(site.results_table(suite.load_suite(arguments.suite)))
+    measures = ["negative_elbo", "mean_squared_error", "explained_variance", "active_fraction", "used_dimensions"]
+    print(markdown_table(open_runs(arguments.suite).table(measures, by=["dataset", "title", "latent_dim"], seeds=True)))
     return 0
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from sparse_vae.report import site, suite
+    from sparse_vae.report import site
+    from sparse_vae.report.suites import load_suite
 
-    site.publish(suite.load_suite(arguments.suite), remote=arguments.remote)
+    suite = load_suite(arguments.suite)
+    if status := _check(arguments):
+        return status
+    site.publish(suite, remote=arguments.remote)
     return 0
 
 
@@ -167,6 +201,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_suite_options(train, None)
     add_suite_options(command("graphics", _graphics, "execute the figure notebooks of a suite"), "quick")
 
+    collect = command("collect", _collect, "publish finished runs: from runs/ into the tables and weights of results/")
+    collect.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
+
+    command("check", _check, "check every reference of the pages and every claim over the published results")
+
     site = command("site", _site, "build the report from a suite's results")
     site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
     add_plain_option(site)
@@ -193,7 +232,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parsed = make_parser().parse_args(arguments)
     try:
-        return parsed.function(parsed)
+        status = parsed.function(parsed)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads has seen enough: head, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -33,7 +33,7 @@ from sparse_vae.checkpoints import is_outdated
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig
 from sparse_vae.files import atomic_path, exclusive_folder, replace
-from sparse_vae.report import kernels
+from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
 from sparse_vae.report.notebook import KEY, annotate
 from sparse_vae.report.runs import is_finished
@@ -201,6 +201,8 @@ def local_cluster(jobs: int) -> Iterator[str]:
     from dask.distributed import Client, LocalCluster
 
     dask.config.set({"distributed.worker.daemon": False})  # so that workers can fork kernels
+    # Kernels are killed when their work is done, with the lock of their progress bar, which is then said at the end.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     workers = max(1, min(os.cpu_count() or 1, jobs))
     with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
                       memory_limit=0, silence_logs="CRITICAL") as cluster:
@@ -323,20 +325,21 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     prints = Fingerprints(suite)
     to_draw = [figure for figure in suite.figures if not prints.is_drawn(figure)]
     rows = read_tables(suite.folder).runs.set_index("run")
-    needed = {run for figure in to_draw for run in figure.runs or []}
-    missing = [run.name for run in suite.runs if run.name in needed and run.name not in rows.index]
-    if missing:
-        raise SettingError(f"{len(missing)} runs that the figures need are not published, the first is {missing[0]}; "
-                           f"train them first: make train SUITE={suite.name}")
     unmeasured = set(rows.index[rows["environment.measures"].isna()])
     kept = {figure.file_name: Outcome(figure.file_name, "kept", why="its runs were published without all measures and "
                                       f"weights; to draw it again: make train graphics SUITE={suite.name}")
             for figure in to_draw if unmeasured & set(figure.runs or [])
             and (suite.folder / "figures" / figure.file_name).exists()}
+    needed = {run for figure in to_draw if figure.file_name not in kept for run in figure.runs or []}
+    missing = [run.name for run in suite.runs if run.name in needed and run.name not in rows.index]
+    if missing:
+        raise SettingError(f"{len(missing)} runs that the figures need are not published, the first is {missing[0]}; "
+                           f"train them first: make train SUITE={suite.name}")
     tasks = [(figure.file_name, _draw_one, (figure, suite, prints.of(figure)))
              for figure in to_draw if figure.file_name not in kept]
     names = [figure.file_name for figure in suite.figures]
     outcomes = _collect_outcomes(names, set(names) - {task[0] for task in tasks}, _execute(tasks, scheduler, "figure"))
+    site.describe(suite)
     return [kept.get(outcome.name, outcome) for outcome in outcomes]
 
 
