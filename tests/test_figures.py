@@ -178,6 +178,13 @@ def test_panels_are_set_out_in_rows(n, rows):
     assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == rows
 
 
+def test_pictures_are_large_enough_to_be_seen():
+    grids = {f"model {i}": pictures(225, (1, 8, 8)).reshape(15, 15, 1, 8, 8) for i in range(4)}
+    figure = figures.latent_grids(grids, dict.fromkeys(grids, (0, 1, 0, 1)), dict.fromkeys(grids, ("x", "y")))
+    widths = [axes.get_window_extent().width for axes in figure.axes]
+    assert widths == pytest.approx([4 * 15 * 8] * 4)  # four dots for each pixel, two panels in a row
+
+
 def test_picture_rows_of_different_length_are_refused():
     with pytest.raises(ValueError, match="same shape"):
         figures.picture_rows({"a": pictures(2, (1, 4, 4)), "b": pictures(3, (1, 4, 4))})

@@ -17,6 +17,8 @@ WIDTH = 8.0
 """Width of a full figure, in inches."""
 DPI = 160
 """Dots of a saved figure in an inch."""
+SMALLEST = 20
+"""Width of the smallest picture in a grid, in dots."""
 
 
 def wrapped(text: str, width: int) -> str:
@@ -129,7 +131,7 @@ def mosaics(panels: Mapping[str, np.ndarray], *, columns: int = 8) -> Figure:
     for title, pictures in panels.items():
         filled = np.pad(pictures, [(0, -len(pictures) % columns), (0, 0), (0, 0), (0, 0)], constant_values=1)
         whole[title] = montage(filled.reshape(-1, columns, *filled.shape[1:]), 1)
-    figure, all_axes = _panels(whole)
+    figure, all_axes = _panels(whole, across=columns)
     for axes in all_axes:
         axes.set(xticks=[], yticks=[])
     return figure
@@ -142,7 +144,8 @@ def traversals(panels: Mapping[str, np.ndarray], dimensions: Mapping[str, Sequen
         panels: title → pictures ``(dimensions, steps, channels, height, width)``, the latent rising from left to right.
         dimensions: title → the dimension that each row moves.
     """
-    figure, all_axes = _panels({title: montage(pictures) for title, pictures in panels.items()}, left=0.5, bottom=0.3)
+    figure, all_axes = _panels({title: montage(pictures) for title, pictures in panels.items()}, left=0.5, bottom=0.3,
+                               across=max((pictures.shape[1] for pictures in panels.values()), default=1))
     for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
         axes.set_yticks((np.arange(len(pictures)) + 0.5) * pictures.shape[-2], dimensions[title])
         axes.set_xticks([])
@@ -160,15 +163,17 @@ def latent_grids(grids: Mapping[str, np.ndarray], extents: Mapping[str, Sequence
         axis_labels: title → names of the horizontal and the vertical latent.
     """
     figure, all_axes = _panels({title: montage(pictures) for title, pictures in grids.items()}, left=0.6, bottom=0.45,
-                               extents=extents)
+                               extents=extents,
+                               across=max((pictures.shape[1] for pictures in grids.values()), default=1))
     for axes, title in zip(all_axes, grids, strict=True):
         _name_axes(axes, *axis_labels[title])
     return figure
 
 
 def _panels(pictures: Mapping[str, np.ndarray], *, left: float = 0.05, bottom: float = 0.05, top: float = 0.05,
-            widest: float = 5.5, extents: Mapping[str, Sequence[float]] | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure with one picture in each panel.
+            widest: float = 5.5, across: int = 1,
+            extents: Mapping[str, Sequence[float]] | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure with one picture in each panel; fewer panels stand in a row if small pictures were too small otherwise.
 
     Each pixel of a picture takes a whole number of dots, where the picture stays nearly as wide as there is room:
     that is sharp, and a small file.
@@ -177,9 +182,11 @@ def _panels(pictures: Mapping[str, np.ndarray], *, left: float = 0.05, bottom: f
         pictures: title → ``(height, width[, 3])``.
         left, bottom, top: room beside, below and above each picture, in inches; titles come on top of that.
         widest: of a picture, in inches.
+        across: small pictures side by side in each.
         extents: title → values at the left, right, bottom and top edge.
     """
-    rows, columns = rows_and_columns(len(pictures))
+    narrowest = left + 0.05 + across * SMALLEST / DPI
+    rows, columns = rows_and_columns(len(pictures), max(1, min(4, int(WIDTH / narrowest))))
     slot = WIDTH / columns
     titles = [wrapped(title, int(slot / 0.09)) for title in pictures]
     top += 0.2 * max((title.count("\n") + 1 for title in titles if title), default=0)

@@ -400,7 +400,7 @@ def _name_cells(axis: Axis, names: Iterable[object], room: float) -> None:
     names = [_text(name) for name in names]
     longest = max(map(len, names), default=1)
     is_x = axis.axis_name == "x"
-    upright = not is_x or longest <= 2 or longest * 0.06 * len(names) < room
+    upright = not is_x or longest <= 4 or longest * 0.06 * len(names) < room
     step = 1 + int(len(names) * (0.13 if not upright or not is_x else 0.06 * longest + 0.06) / room)
     axis.set_ticks(np.arange(len(names))[::step] + 0.5, names[::step])
     axis.set_tick_params(labelsize=7, length=2 if names else 0, labelrotation=0 if upright else 90)
@@ -414,7 +414,9 @@ def _bars_below(axes: Axes, values: pd.Series, highest: float, room: float) -> N
 
 
 def _colour_bar(figure: Figure, axes: Axes, beside: Axes | np.ndarray, label: str, *, above: bool) -> None:
-    where = {"location": "top", "pad": 0.06} if above else {"location": "right", "pad": 0.01, "aspect": 30}
+    where = {"location": "right", "pad": 0.01, "aspect": 30}
+    if above:
+        where = {"location": "top", "pad": 0.06, "ticks": MaxNLocator(4)}
     bar = figure.colorbar(axes.collections[0], ax=beside, shrink=0.9, **where)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6)
