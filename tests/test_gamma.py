@@ -107,13 +107,21 @@ def test_logarithms_of_many_at_a_time():
     assert [_logarithm(value) for value in x] == pytest.approx([math.log(value) for value in x], rel=2e-15, abs=1e-16)
 
 
+def test_the_gradient_of_a_large_shape_beside_a_small_one():
+    # Its series needs many more terms than that of the small one.
+    log_z = tensor(math.log(11.9), math.log(0.15))
+    found = gamma_log_sample_grad(tensor(11.9, 1e-3), log_z)
+    exact = tensor(*(float(reference_gradient(k, z)) for k, z in zip([11.9, 1e-3], log_z.tolist(), strict=True)))
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=0)
+
+
 def test_the_gradient_broadcasts_and_does_not_depend_on_what_else_is_there():
     k = torch.logspace(-4, 3, 50, dtype=torch.float64).unsqueeze(1)
     log_z = torch.linspace(-9, 7, BLOCK // 10, dtype=torch.float64)  # five blocks
     together = gamma_log_sample_grad(k, log_z)
     assert together.shape == (50, len(log_z))
     alone = torch.stack([gamma_log_sample_grad(row, log_z[::500]) for row in k])
-    assert torch.allclose(together[:, ::500], alone, rtol=1e-12)
+    assert torch.allclose(together[:, ::500], alone, rtol=1e-12, atol=0)
 
 
 # --- samples

@@ -167,13 +167,13 @@ def _finish(region, rows, k, log_z, z, tolerance, gradient):
 @_compiled
 def _lower_series(k, log_z, z, tolerance, gradient):
     """(1/k) Σ zⁿ/(k + 1)ₙ (ψ(k + 1 + n) − ln z) by Horner's rule, ψ falling by 1/(k + n) from step to step."""
-    size, smallest_k, largest_ratio = len(k), k[0], 0.0
+    size, largest_k, largest_ratio = len(k), k[0], 0.0
     for j in range(size):
-        smallest_k, largest_ratio = min(smallest_k, k[j]), max(largest_ratio, z[j] / (k[j] + 1))
-    term, n = 1.0, 0
+        largest_k, largest_ratio = max(largest_k, k[j]), max(largest_ratio, z[j] / (k[j] + 1))
+    term, n = 1.0, 0  # an upper bound of all zⁿ/(k + 1)ₙ: (z/(k + 1))ⁿ times a product that rises with k
     while term > tolerance or n < 9:
         n += 1
-        term *= largest_ratio * (smallest_k + 1) / (smallest_k + n)
+        term *= largest_ratio * (largest_k + 1) / (largest_k + n)
     weight, total = np.empty(size), np.empty(size)
     for j in range(size):
         weight[j] = total[j] = _digamma_of_large(k[j] + (n + 1)) - log_z[j]
