@@ -31,7 +31,8 @@ def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 
     responses = nothing.new_zeros(latent_dim, *nothing.shape[1:])
     if silent.any():
         responses[silent] = model.decode_mean(torch.eye(latent_dim).to(codes)[silent]) - nothing
-    for units in (~silent).nonzero()[:, 0].split(max(1, CODES_AT_ONCE // n_codes)):
+    busy = (~silent).nonzero()[:, 0]
+    for units in busy.split(max(1, CODES_AT_ONCE // n_codes)) if len(busy) else ():
         rows = [used[j].nonzero()[:n_codes, 0] for j in units]
         counts = torch.tensor([len(own) for own in rows], device=codes.device)
         unit = torch.arange(len(units), device=codes.device).repeat_interleave(counts)  # of each code

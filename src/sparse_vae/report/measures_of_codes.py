@@ -43,7 +43,7 @@ TOLERANCE = 0.1
     Measure("loss", "objective (nats)", 2, "the training objective on test data, nats", "lower"),
     Measure("reconstruction_loss", "reconstruction (nats)", 2,
             "the reconstruction term of the objective, with the code the model trains with", "lower"),
-    Measure("kl_loss", "KL (nats)", 2, "the KL term of the objective, as weighted there"),
+    Measure("kl_loss", "weighted KL (nats)", 2, "the KL term of the objective, as weighted there"),
     Measure("negative_elbo", "−ELBO (nats)", 2, "one-sample estimate, every KL with weight 1", "lower"),
     Measure("mean_squared_error", "MSE", 4, "of the reconstruction from the deterministic code, per feature", "lower"),
     Measure("explained_variance", "explained", 3, "share of the variance about the mean that is explained", "higher"),
