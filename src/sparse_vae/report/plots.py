@@ -69,7 +69,7 @@ def curves(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str 
         marks: whether points have marks; a long line has about ten.
     """
     frame, panels = _split(frame, x, y, hue, panel, x_label, y_label)
-    styles = _styles(frame, hue)
+    styles = _styles(frame, hue, dashes=True)
     figure, grid = _figure(len(panels), columns, 2.3, styles if hue else ())
     for axes, part in zip(grid, panels, strict=True):
         for name, rows in _by_hue(part.rows, hue, styles):
@@ -270,10 +270,10 @@ def _by_hue(rows: pd.DataFrame, hue: str | None, styles: Mapping[str, Style]) ->
     return [(name, rows[own == name]) for name in styles if (own == name).any()]
 
 
-def _styles(frame: pd.DataFrame, hue: str | None) -> dict[str, Style]:
-    """A style for each name; ten names, such as digits, have the ten colours of tab10, more differ in their dashes."""
+def _styles(frame: pd.DataFrame, hue: str | None, *, dashes: bool = False) -> dict[str, Style]:
+    """A style for each name; without dashes, ten names, such as digits, have the ten colours of tab10."""
     names = [""] if hue is None else _names(frame[hue])
-    colours = sns.color_palette("tab10").as_hex() if len(COLOURS) < len(names) <= 10 else COLOURS
+    colours = sns.color_palette("tab10").as_hex() if not dashes and len(COLOURS) < len(names) <= 10 else COLOURS
     return {name: Style(colours[i % len(colours)], MARKERS[i % len(MARKERS)],
                         DASHES[i // len(colours) % len(DASHES)]) for i, name in enumerate(names)}
 
