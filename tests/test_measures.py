@@ -671,9 +671,9 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
         if {"sources", "returns", "sinusoids"} & set(group.needs)}
     assert set(table) == {each.title for name, each in MEASURES.items() if name not in absent}
     dashes = table == "—"
-    assert not dashes.loc["VAE"].any()
-    assert set(table.columns[dashes.loc["TopK (k = 1)"]]) == {
-        "weighted KL (nats)", "−ELBO (nats)", "KL (nats)", "bound (nats)", "gap (nats)", "active units"}
+    of_a_prior = {"weighted KL (nats)", "−ELBO (nats)", "KL (nats)", "bound (nats)", "gap (nats)", "active units"}
+    assert set(table.columns[dashes.loc["TopK (k = 1)"]]) == of_a_prior
+    assert not dashes.loc["VAE", list(of_a_prior)].any()
     bounds = runs.curve("importance_weighted_bounds")
     assert bounds.groupby("label")["value"].count().tolist() == [4, 4]
     (first, *_) = runs
