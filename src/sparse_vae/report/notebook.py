@@ -70,7 +70,13 @@ def png(figure: Figure) -> bytes:
 
 
 def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
-    """Display a table of ready-made strings and numbers, its index first; ``label`` is ``tbl-…``.
+    """Display a table as :func:`markdown_table` writes it; ``label`` is ``tbl-…``."""
+    display({"text/markdown": markdown_table(table), "text/plain": table.to_string()}, raw=True,
+            metadata={KEY: {"label": label, "tbl-cap": caption}})
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of ready-made strings and numbers in Markdown, its index first.
 
     Every level of the index is a column. Columns of numbers are set to the right, what is missing is a dash.
     """
@@ -87,8 +93,7 @@ def show_table(table: pd.DataFrame, *, label: str, caption: str) -> None:
         rules.append(f"{dashes}:" if is_number else f":{dashes}")
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(rules) + "|")
-    display({"text/markdown": "\n".join(lines), "text/plain": table.to_string()}, raw=True,
-            metadata={KEY: {"label": label, "tbl-cap": caption}})
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
