@@ -16,6 +16,7 @@ from copy import copy
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sparse_vae.checkpoints import RunError, load_weights, train_run
@@ -24,7 +25,7 @@ from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.datasets import Dataset
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured, Subject, find_measure, measure
-from sparse_vae.report.statistics import Comparison, compare_means, correct, mean_and_error
+from sparse_vae.report.statistics import LEVEL, Comparison, compare_means, correct, mean_and_error
 from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
 from sparse_vae.report.tables import Tables, read_tables, setting_text, settings_of, weights_path
 
@@ -267,7 +268,8 @@ class RunSet:
     def best(self, name: str, by: str | None = None) -> pd.DataFrame:
         """The group with the best mean of a measure, for each value of ``by`` (a column), and which are level with it.
 
-        Level is what a Welch test, corrected for the number of comparisons, does not tell from the best at 5%.
+        Level is what a Welch test, corrected for the number of comparisons, does not tell from the best at 5%, or has
+        the same value; of single runs nothing can be tested.
 
         Returns:
             A row for each value of ``by`` (one row without it): ``label``, ``mean``, ``level`` (labels).
@@ -288,30 +290,35 @@ class RunSet:
             first = means.idxmin() if each.better == "lower" else means.idxmax()
             others = [label for label in values if label != first]
             tests = correct([compare_means(values[label], values[first]) for label in others])
-            level = [label for label, test in zip(others, tests, strict=True) if not test.differs]
+            level = [label for label, test in zip(others, tests, strict=True)
+                     if test.p_holm >= LEVEL or test.difference == 0]
             rows.append({by or "of": key, "label": first, "mean": means[first], "level": level})
         return pd.DataFrame(rows).set_index(by or "of")
 
     def in_words(self, name: str, by: str = "label") -> str:
-        """The mean of a measure of each group as a sentence takes it, the best first: ``"VAE (0.01); VSC (0.02)"``."""
+        """The mean of a measure of each group as a sentence takes it, the best first: ``"VAE (0.01); VSC (0.02)"``.
+
+        Where neither more nor less is better, the largest first; of more than eight groups, five and the last.
+        """
         each = find_measure(name)
-        means = self.means([name], by)[name].dropna() * each.scale
-        if each.better:
-            means = means.sort_values(ascending=each.better == "lower", kind="stable")
-        return "; ".join(f"{key} ({value:z.{each.digits}f})" for key, value in means.items()).replace("(-", "(−")
+        means = self.means([name], by)[name].dropna().sort_values(ascending=each.better == "lower", kind="stable")
+        words = [f"{key} ({each.scale * value:z.{each.digits}f})".replace("(-", "(−") for key, value in means.items()]
+        if len(words) > 8:
+            words = [*words[:5], f"{len(words) - 6} others", words[-1]]
+        return "; ".join(words)
 
     def best_in_words(self, name: str) -> str:
         """What :meth:`best` finds, as a sentence takes it: ``"**VAE** (0.012 ± 0.002); no significant difference…"``.
 
-        Of single runs, which cannot be tested, nothing is said but the best mean.
+        Of those that are level with it, the three nearest are named.
         """
         found, values, each = self.best(name).iloc[0], self.values(name), find_measure(name)
         shown = {label: f"{label} ({mean_and_error([each.scale * value for value in own], each.digits)})"
                  for label, own in values.items()}
-        level = [shown[label] for label in found["level"]
-                 if min(len(values[label]), len(values[found["label"]])) > 1]
+        level = sorted(found["level"], key=lambda label: abs(np.mean(values[label]) - found["mean"]))
+        named = [shown[label] for label in level[:3]] + [f"{len(level) - 3} others"] * (len(level) > 3)
         words = shown[found["label"]].replace(found["label"], f"**{found['label']}**", 1)
-        return words + ("; no significant difference from it: " + ", ".join(level) if level else "")
+        return words + ("; no significant difference from it: " + ", ".join(named) if named else "")
 
     def compare(self, first: str | Mapping[str, object], second: str | Mapping[str, object], name: str,
                 at: str | None = None, *, paired: bool = False) -> pd.DataFrame:
