@@ -188,7 +188,8 @@ def test_more_atoms_than_there_can_be_are_refused_when_the_data_are_known(name, 
 
 @pytest.mark.parametrize(("name", "settings", "title"), [
     ("pca", {}, "PCA"), ("sparse-pca", {}, "Sparse PCA"), ("factor-analysis", {}, "Factor analysis, varimax"),
-    ("dictionary", {"latent_dim": 256}, "Dictionary + OMP (10%)"),
+    ("dictionary", {"latent_dim": 64}, "Dictionary + OMP (10%)"),
+    ("dictionary", {"latent_dim": 64, "n_nonzero": 16}, "Dictionary + OMP (25%)"),
     ("dictionary", {"method": "lasso", "penalty": 0.3}, "Dictionary + lasso (weight 0.3)"),
     ("cosines", {"n_nonzero": 4}, "OMP on 128 cosines (4 coefficients)"),
     ("cosines", {"method": "lasso", "penalty": 0.1}, "Lasso on 128 cosines (weight 0.1)"),

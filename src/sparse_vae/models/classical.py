@@ -32,6 +32,7 @@ from sparse_vae.models.hybrid import cosines
 from sparse_vae.settings import Choice, Integer, Number, Setting, resolve
 
 METHODS = ("omp", "lasso")
+TENTH = 0.1
 LASSO_SWEEPS = 2000
 LEARNING_BATCH = 256
 PURSUED_AT_ONCE = 50
@@ -151,7 +152,7 @@ class SparseCoding(ClassicalMethod):
         "method": Choice("omp", "how a code is searched for: orthogonal matching pursuit, or the lasso",
                          choices=METHODS),
         "n_nonzero": Integer(None, "coefficients of a pursuit, at most as many as atoms; none is a tenth of the atoms",
-                             otherwise=lambda settings: max(1, round(settings.latent_dim / 10))),
+                             otherwise=lambda settings: max(1, round(TENTH * settings.latent_dim))),
         "penalty": Number(0.1, "weight of the L1 norm of the lasso's codes", above=0),
     }
 
@@ -204,7 +205,8 @@ class DictionaryLearning(SparseCoding):
         settings = resolve(cls.settings, dict(values))
         if settings.method == "lasso":
             return f"{cls.label} + lasso (weight {settings.penalty:g})"
-        return f"{cls.label} + OMP ({settings.n_nonzero / settings.latent_dim:.0%})"
+        share = TENTH if values.get("n_nonzero") is None else settings.n_nonzero / settings.latent_dim
+        return f"{cls.label} + OMP ({share:.0%})"
 
 
 class FixedDictionary(SparseCoding):
