@@ -198,7 +198,8 @@ def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: 
         scale = _scale(values if shared else matrix.to_numpy(), centre, log=log)
         if log:
             matrix = matrix.clip(scale["norm"].vmin, scale["norm"].vmax)
-        sns.heatmap(matrix.rename_axis(columns=None), ax=axes, cbar=False, xticklabels=False, yticklabels=False, **scale)
+        sns.heatmap(matrix.rename_axis(columns=None), ax=axes, cbar=False, xticklabels=False, yticklabels=False,
+                    **scale)
         axes.set_facecolor("0.85")
         _title(axes, title)
         _name_cells(axes.xaxis, [] if bars else matrix.columns, width)
