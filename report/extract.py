@@ -49,8 +49,8 @@ class Page(NamedTuple):
     suites: list[str]
 
     def shortcodes(self) -> Iterator[tuple[str, str, str]]:
-        """The kind, the argument and the place of every ``{{< cell … >}}`` and ``{{< var … >}}`` outside code."""
-        for match in SHORTCODE.finditer(without_code(self.text)):
+        """The kind, the argument and the place of every ``{{< cell … >}}`` and ``{{< var … >}}``."""
+        for match in SHORTCODE.finditer(self.text):
             yield match[1], match[2], self.place(match.start())
 
     def place(self, position: int) -> str:
@@ -238,14 +238,15 @@ def read_suite(root: Path, name: str) -> Suite:
         facts = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
         with open(folder / "runs.csv", newline="", encoding="utf-8") as file:
             runs = list(csv.DictReader(file))
-        notebooks = [read_notebook(folder / "figures" / f"{figure}.ipynb") for figure in facts["figures"]]
+        suite = Suite(facts, runs, [read_notebook(folder / "figures" / f"{name}.ipynb") for name in facts["figures"]])
+        variables({name: suite}, name)  # has what they need
     except FileNotFoundError as error:
         there = ", ".join(path.parent.name for path in sorted((root / "results").glob("*/suite.json"))) or "none"
-        raise ReportError(f"suite {name!r} has no {Path(error.filename).name}, there are the results of {there}; make "
-                          f"train graphics SUITE={name}") from error
+        raise ReportError(f"suite {name!r} has no results ({_shown(Path(error.filename))} is not there), but {there} "
+                          f"have; make train graphics SUITE={name}") from error
     except (ValueError, LookupError) as error:
         raise ReportError(f"{_shown(folder)}: suite.json or runs.csv cannot be read: {error!r}") from error
-    return Suite(facts, runs, notebooks)
+    return suite
 
 
 def variables(suites: dict[str, Suite], site: str) -> dict:
@@ -285,7 +286,7 @@ def _listed(runs: list[dict], column: str) -> str:
 def verdicts(root: Path, site: str) -> tuple[str, dict]:
     """The verdicts on the claims, and a digest of what they rest on.
 
-    They are evaluated where the package can be imported; elsewhere ``results/claims.json`` has those that are published.
+    They are evaluated where the package can be imported; elsewhere ``results/claims.json`` has the published ones.
 
     Raises:
         ReportError: a check fails.
@@ -360,15 +361,18 @@ def collect(root: Path, site: str) -> Extract:
     if problems:
         raise ReportError("\n".join(problems))
     cells = {label: notebook.as_include(cell) for label, (notebook, cell) in shown.items()}
-    cells["more"] = _more(suites[site], {notebook.path for notebook, _ in shown.values()})
-    cells["notebooks"] = "\n".join(f"## {suite.facts['title'][:1].upper()}{suite.facts['title'][1:]} {{#{name}}}\n\n"
-                                   + "".join(f"- {notebook.links}\n" for notebook in suite.notebooks)
-                                   for name, suite in suites.items())
+    shown_notebooks = [notebook for notebook, _ in shown.values()]
+    cells["more"] = _more([notebook for notebook in suites[site].notebooks if notebook not in shown_notebooks])
+    published = {name: [notebook for notebook in suite.notebooks if name == site or notebook in shown_notebooks]
+                 for name, suite in suites.items()}
+    cells["notebooks"] = "\n".join(
+        f"## {name}: {suites[name].facts['title']} {{#{name}}}\n\n" + "".join(f"- {each.links}\n" for each in notebooks)
+        for name, notebooks in published.items() if notebooks)
     files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     files["_variables.yml"] = _json(values)  # which is YAML too
     files["report/_cells/claims.json"], files["report/_cells/claims.digest"] = _json(claims), digest.encode()
     texts = {}
-    for notebook in (notebook for suite in suites.values() for notebook in suite.notebooks):
+    for notebook in (notebook for notebooks in published.values() for notebook in notebooks):
         place = notebook.folder.lstrip("/")
         texts[f"{place}{notebook.name}.html"] = notebook.as_page()
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
@@ -386,13 +390,12 @@ def _unknown_variable(name: str, values: dict, claims: dict, place: str) -> list
     return [] if value is not None and not isinstance(value, dict) else [f"{place}: there is no variable {name}"]
 
 
-def _more(suite: Suite, shown: set[Path]) -> str:
+def _more(notebooks: list[Notebook]) -> str:
     parts = []
-    for notebook in suite.notebooks:
-        if notebook.path not in shown:
-            title = notebook.name.replace("-", ": ", 1).replace("_", " ")
-            parts += [f"### {title[0].upper()}{title[1:]}\n",
-                      *(notebook.as_include(cell) for cell in notebook.cells if cell.label)]
+    for notebook in notebooks:
+        title = notebook.name.replace("-", ": ", 1).replace("_", " ")
+        parts += [f"### {title[0].upper()}{title[1:]}\n",
+                  *(notebook.as_include(cell) for cell in notebook.cells if cell.label)]
     return "\n".join(parts) or "This suite has no further figures.\n"
 
 
@@ -450,7 +453,8 @@ def find_pandoc(root: Path) -> str:
         ReportError: there is none.
     """
     installed = [*Path(os.environ.get("QUARTO_BIN_PATH", os.devnull)).glob("tools/**/pandoc"),
-                 *root.glob(".venv/lib/*/site-packages/pypandoc/files/pandoc")]
+                 *(path for prefix in (root / ".venv", Path(sys.prefix))
+                   for path in prefix.glob("lib/*/site-packages/pypandoc/files/pandoc"))]
     pandoc = os.environ.get("QUARTO_PANDOC") or next(map(str, installed), None) or shutil.which("pandoc")
     if not pandoc:
         raise ReportError("pages of notebooks are made with pandoc, which Quarto and the package bring; there is none")

@@ -1,60 +1,337 @@
-"""The site: built from the quick suite at its smallest, and opened in a headless browser."""
+"""The site: what chapters show is extracted, checked, rendered with Quarto or without, and opened in a browser."""
 
-import dataclasses
+import base64
 import functools
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
-import nbformat
 import pytest
 import yaml
 
-from sparse_vae.report import preview, quarto, site
 from sparse_vae.checks import SettingError
-from sparse_vae.report.suites import draw_suite, load_suite, train_suite
+from sparse_vae.files import exclusive_folder
+from sparse_vae.report import site
 
 ROOT = Path(__file__).parents[1]
 PAGES = [chapter["href"].replace(".qmd", ".html")
          for chapter in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]]
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(8)
+HEAD = "---\ntitle: {}\nsuites: [{}]\n---\n\n"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def code_cell(source, **data):
+    return {"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {},
+            "outputs": [{"output_type": "display_data", "data": data, "metadata": {}}] if data else []}
+
+
+def notebook(*cells):
+    return {"cells": [{"cell_type": "markdown", "source": "# A title\n\nWhat is asked."}, *cells], "nbformat": 4}
+
+
+FIGURE = code_cell('#| label: "fig-a-x"\n#| fig-cap: "A *caption*,\\nlong."\n#| fig-alt: "A \\"b\\" & c"\nprint("```")',
+                   **{"image/png": base64.b64encode(PICTURE).decode()})
+ROWS = "| a | b |\n|:--|--:|\n| c | 1 |"
+TABLE = code_cell('#| label: "tbl-a-x"\n#| tbl-cap: "Numbers."\nshow()', **{"text/markdown": ROWS})
+SENTENCE = code_cell('#| label: "finding-x"\nsay()', **{"text/markdown": ["It is ", "so [@key2020]."]})
+WIDGET = code_cell('#| label: "widget-x"\nshow_html()', **{"text/html": "<p id=widget>moves</p>"})
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A project of two pages and two suites, tiny and study, whose claims are taken to be none."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "report", root / "report", ignore=lambda folder, names: [
+        name for name in names if name.endswith(".qmd") or name in ("_cells", "executed", "claims.py", "__pycache__")])
+    for suite, dataset in (("tiny", "digits"), ("study", "faces")):
+        write(root / "results" / suite / "suite.json", {"name": suite, "title": f"the suite {suite}", "first": dataset,
+                                                        "second": dataset, "figures": ["a-x"]})
+        write(root / "results" / suite / "runs.csv", "run,dataset,latent_dim,epochs,seconds,environment.device\n"
+              f"r1,{dataset},2,9,60,cpu\nr2,{dataset},16,10,90,cpu\nr3,{dataset},8,,30,cpu\n")
+    write(root / "results" / "tiny" / "figures" / "a-x.ipynb", notebook(FIGURE, TABLE, SENTENCE, WIDGET))
+    write(root / "results" / "study" / "figures" / "a-x.ipynb", notebook(
+        code_cell('#| label: "finding-study"\nsay()', **{"text/markdown": "Studied."})))
+    write(root / "index.qmd", HEAD.format("Home", "site")
+          + "{{< cell fig-a-x >}}\n\n@fig-a-x, [on](report/one.qmd#sec-b)\n")
+    write(root / "report" / "one.qmd", HEAD.format("One", "site, study") + "## B {#sec-b}\n\n{{< cell finding-x >}}\n\n"
+          "{{< cell finding-study >}}\n\n{{< var suite.title >}}: {{< var all.runs >}} runs\n\n"
+          "`{{{< cell code >}}}`\n\n{{< cell tbl-a-x >}}\n\n{{< cell widget-x >}}\n\n"
+          "[table]({{< var suite.table >}}) @tbl-a-x, [home](../index.qmd)\n")
+    write(root / "report" / "references.bib", "@book{key2020, title = {A book}, author = {Ann Author}, year = {2020}}")
+    config = yaml.safe_load((ROOT / "_quarto.yml").read_text())
+    config["website"]["sidebar"]["contents"] = [{"href": href, "text": "A"} for href in ("index.qmd", "report/one.qmd")]
+    config["profile"]["default"] = "tiny"
+    write(root / "_quarto.yml", yaml.safe_dump(config))
+    program(root / ".venv" / "bin" / "python", "echo No module named sparse_vae >&2; exit 1")
+    return root
+
+
+def program(path, script):
+    write(path, f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def extracted(root, suite="tiny"):
+    script = site.load_script(root)
+    script.write(root, script.collect(root, suite))
+    return root / "report"
+
+
+# --- extraction
+
+
+def test_a_figure_has_its_picture_caption_alternative_text_code_and_notebook(tiny):
+    report = extracted(tiny)
+    text = (report / "_cells" / "fig-a-x.md").read_text()
+    picture = '![](/report/executed/tiny/fig-a-x.png){fig-alt="A &quot;b&quot; &amp; c"}'
+    assert text.startswith(f"::: {{#fig-a-x}}\n\n{picture}\n\nA *caption*, long.\n\n:::\n")
+    assert '````python\nprint("```")\n````' in text
+    assert "[a-x](/report/executed/tiny/a-x.html)" in text
+    assert "(/report/executed/tiny/a-x.ipynb){download" in text
+    assert (report / "executed" / "tiny" / "fig-a-x.png").read_bytes() == PICTURE
+    assert json.loads((report / "executed" / "tiny" / "a-x.ipynb").read_text())["nbformat"] == 4
+
+
+def test_a_table_has_its_caption_a_sentence_stands_alone_and_html_stays_html(tiny):
+    cells = extracted(tiny) / "_cells"
+    assert (cells / "tbl-a-x.md").read_text().startswith(f"::: {{#tbl-a-x}}\n\n{ROWS}\n\nNumbers.\n\n:::")
+    assert (cells / "finding-x.md").read_text() == "It is so [@key2020].\n"
+    assert (cells / "widget-x.md").read_text().startswith("```{=html}\n<p id=widget>moves</p>\n```\n\n[Notebook:")
+
+
+def test_a_notebook_becomes_a_page_which_is_made_again_only_when_it_changes(tiny):
+    page = extracted(tiny) / "executed" / "tiny" / "a-x.html"
+    text = page.read_text()
+    for part in ("<h1>A title (x)</h1>", "What is asked.", 'src="fig-a-x.png" alt="A &quot;b&quot; &amp; c"', "long.",
+                 '<p id=widget>moves</p>', 'href="a-x.ipynb" download'):
+        assert part in text
+    files = [*(tiny / "report" / "_cells").iterdir(), page]
+    before = [file.stat().st_mtime_ns for file in files]
+    extracted(tiny)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    path = tiny / "results" / "tiny" / "figures" / "a-x.ipynb"
+    path.write_text(path.read_text().replace("What is asked", "Another question"))
+    extracted(tiny)
+    assert "Another question" in page.read_text()
+
+
+def test_what_no_chapter_shows_any_more_goes_and_is_among_further_figures(tiny):
+    report = extracted(tiny)
+    assert "no further figures" in (report / "_cells" / "more.md").read_text()
+    (tiny / "index.qmd").write_text(HEAD.format("Home", "site"))
+    (report / "one.qmd").write_text(HEAD.format("One", "site"))
+    extracted(tiny)
+    more = (report / "_cells" / "more.md").read_text()
+    assert "### A: x" in more
+    assert "#fig-a-x" in more
+    assert not (report / "_cells" / "fig-a-x.md").exists()
+    assert "study" not in (report / "_cells" / "notebooks.md").read_text()
+    assert not (report / "executed" / "study" / "a-x.html").exists()
+
+
+def test_variables_state_the_tables(tiny):
+    values = json.loads((extracted(tiny).parent / "_variables.yml").read_text())
+    assert values["suite"]["name"] == "*tiny*"  # Quarto would take a folder's name for a path
+    assert values["suite"] | {"runs": 3, "minutes": "3", "epochs": "9, 10", "device": "cpu"} == values["suite"]
+    assert values["first"] == {"name": "digits", "epochs": "9, 10", "latents": "8, 16"}
+    assert values["all"] == {"runs": 6, "minutes": "6"}
+    assert values["studies"]["study"]["datasets"] == "faces"
+
+
+NOTEBOOK = "results/tiny/figures/a-x.ipynb"
+BROKEN = {
+    "a label that is not there": ("index.qmd", HEAD.format("H", "site, study") + "{{< cell fig-b >}}",
+                                  r"index\.qmd:6: no executed notebook of suite tiny or study has .* label fig-b"),
+    "a suite that is not there": ("report/one.qmd", HEAD.format("H", "site, studio"),
+                                  r"one\.qmd:3: suite 'studio' has no results \(.*suite\.json .* study, tiny have"),
+    "no suites": ("report/one.qmd", "---\ntitle: One\n---\n{{< cell fig-a-x >}}", r"one\.qmd:4: .* names their suites"),
+    "a variable": ("report/one.qmd", "{{< var suite.nope >}}", r"one\.qmd:1: there is no variable suite\.nope"),
+    "a group of variables": ("report/one.qmd", "\n{{< var suite >}}", r"one\.qmd:2: there is no variable suite"),
+    "a damaged notebook": (NOTEBOOK, "[]", r"a-x\.ipynb is damaged .* make graphics SUITE=tiny"),
+    "no output": (NOTEBOOK, notebook(code_cell("#| label: x\n1")), "x shows nothing"),
+    "a label twice": (NOTEBOOK, notebook(TABLE, TABLE), "tbl-a-x is there twice"),
+    "no alternative text": (NOTEBOOK, notebook(code_cell("#| label: fig-b", **{"image/png": ""})),
+                            "fig-b has no alternative text"),
+    "a label of two suites": ("results/study/figures/a-x.ipynb", notebook(FIGURE, SENTENCE), "a label of"),
+    "a table of runs": ("results/tiny/runs.csv", "run,dataset\nr,d\n", "runs.csv cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_not_there_is_named_and_nothing_is_written(tiny, case):
+    path, content, message = BROKEN[case]
+    write(tiny / path, content)
+    if case == "a label of two suites":
+        write(tiny / "report" / "two.qmd", HEAD.format("Two", "study") + "{{< cell fig-a-x >}}")
+        message = r"two\.qmd:6: fig-a-x is a cell of suite study here and of tiny on another page"
+    script = site.load_script(tiny)
+    with pytest.raises(script.ReportError, match=message):
+        script.collect(tiny, "tiny")
+    assert site.check(tiny, "tiny")
+    assert not (tiny / "report" / "_cells").exists()
+
+
+@pytest.mark.parametrize(("profile", "status"), [("tiny,draft", 0), ("quick", 1)])
+def test_the_script_runs_alone_on_the_standard_library_for_quartos_profile(tiny, profile, status):
+    pandoc = site.load_script(ROOT).find_pandoc(ROOT)
+    answer = subprocess.run([sys.executable, "-I", "-S", tiny / "report" / "extract.py"], cwd="/", capture_output=True,
+                            text=True, env=os.environ | {"QUARTO_PROFILE": profile, "QUARTO_PANDOC": pandoc})
+    assert answer.returncode == status, answer.stderr
+    assert "suite 'quick' has no results" in answer.stderr if status else not answer.stderr
+    assert (tiny / "_variables.yml").exists() != bool(status)
+
+
+def test_claims_are_checked_where_the_package_is_and_published_ones_are_shown_elsewhere(tiny):
+    write(tiny / "results" / "claims.json", {"a": {"holds": True, "values": {"n": "7"}},
+                                             "b": {"holds": None, "values": {}}})
+    write(tiny / "report" / "one.qmd", "{{< var claims.a.n >}} {{< var claims.b.n >}}")
+    values = json.loads((extracted(tiny).parent / "_variables.yml").read_text())
+    assert values["claims"] == {"a": {"n": "7"}, "b": {"n": "—"}}  # the sentence of the second is left out
+    program(tiny / ".venv" / "bin" / "python", 'echo "{\\"c\\": {\\"values\\": {}}}" > "$6"; echo $4 > asked')
+    write(tiny / "report" / "one.qmd", "")
+    extracted(tiny)
+    assert json.loads((tiny / "report" / "_cells" / "claims.json").read_text()) == {"c": {"values": {}}}
+    assert (tiny / "asked").read_text() == "tiny\n"
+    (tiny / "asked").unlink()
+    extracted(tiny)  # nothing that they rest on has changed
+    assert not (tiny / "asked").exists()
+    program(tiny / ".venv" / "bin" / "python", "echo division by zero >&2; exit 1")
+    write(tiny / "report" / "one.qmd", "text")
+    with pytest.raises(site.load_script(tiny).ReportError, match="cannot be checked: division by zero"):
+        extracted(tiny)
+
+
+# --- references
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("[@nobody2020]", "@nobody2020 is not in report/references.bib"), ("see @fig-b.", "@fig-b is not on this page"),
+    ("[a](two.qmd)", "the link to two.qmd leads nowhere"), ("[a](#sec-c)", "the link to #sec-c leads nowhere"),
+    ("[a](../index.qmd#sec-b)", r"index.qmd has no {#sec-b}"), ("[a](/nothing.csv)", "the link to /nothing.csv"),
+    ("![a](nothing.png)", "the link to nothing.png leads nowhere")])
+def test_each_reference_that_leads_nowhere_is_named_with_its_line(tiny, text, problem):
+    assert site.check(tiny, "tiny") == []
+    with open(tiny / "report" / "one.qmd", "a") as page:
+        page.write(f"\n`@code` [B](#b-c) [@key2020], a@b.org, {text}\n\n## B, c\n")
+    [found] = site.check(tiny, "tiny")
+    assert found.startswith("report/one.qmd:22: ")
+    assert problem in found
+
+
+def test_a_reference_in_a_cell_and_the_navigation_are_checked(tiny):
+    write(tiny / "report" / "references.bib", "")
+    (tiny / "report" / "one.qmd").rename(tiny / "report" / "two.qmd")
+    assert [problem.partition(":")[0] for problem in site.check(tiny, "tiny")] == [
+        "_quarto.yml", "_quarto.yml", "index.qmd", "report/two.qmd, cell finding-x"]
+
+
+def test_everything_that_the_published_pages_refer_to_is_there():
+    assert site.check(ROOT) == []
+
+
+# --- rendering
+
+
+def test_the_preview_numbers_links_and_copies(tiny):
+    page = site.render(_suite(tiny), plain=True)
+    home, chapter = page.read_text(), (page.parent / "report" / "one.html").read_text()
+    assert 'Figure 1: ' in home
+    assert '<a href="#fig-a-x">Figure 1</a>' in home
+    assert 'src="report/executed/tiny/fig-a-x.png" alt="A &quot;b&quot; &amp; c"' in home
+    assert 'href="report/one.html#sec-b"' in home
+    assert "the suite tiny: 6 runs" in chapter
+    assert "(Author 2020)" in chapter
+    assert 'href="../report/executed/study/a-x.html"' not in chapter  # a sentence alone
+    assert (page.parent / "results" / "tiny" / "runs.csv").exists()
+    assert (page.parent / "report" / "executed" / "tiny" / "a-x.html").exists()
+
+
+def _suite(root, name="tiny"):
+    return SimpleNamespace(name=name, root=root)
+
+
+@pytest.mark.skipif(site.find_quarto() is None, reason="Quarto 1.7 or later is not installed")
+def test_quarto_renders_the_suite_of_the_profile_in_a_clone(tiny):
+    (tiny / "report" / "one.qmd").write_text(HEAD.format("One", "study") + "{{< cell finding-study >}}\n\n"
+                                             "Suite {{< var suite.name >}}, [runs]({{< var suite.table >}}).\n")
+    (tiny / "index.qmd").write_text(HEAD.format("Home", "study") + "@nobody2020")
+    with pytest.raises(site.SiteError, match=r"index\.qmd: .*nobody2020"):
+        site.render(_suite(tiny, "study"))
+    assert not (tiny / "_site").exists()
+    (tiny / "index.qmd").write_text(HEAD.format("Home", "study"))
+    text = (site.render(_suite(tiny, "study")).parent / "report" / "one.html").read_text()
+    assert "Studied." in text
+    assert "Suite <em>study</em>" in text
+    assert 'href="../results/study/runs.csv"' in text
+    assert (tiny / "_site" / "results" / "study" / "runs.csv").exists()
+
+
+def test_quarto_is_asked_for_the_suite_and_what_it_warns_of_is_an_error_that_names_the_page(tmp_path, monkeypatch):
+    write(tmp_path / "_site" / "index.html", "former")
+    script = ("test $1 = --version && echo 1.7.0 && exit; echo $* > asked; mkdir -p build/site; "
+              "echo new > build/site/index.html")
+    progress = "printf '\\033[1m[ 1/2] index.qmd\\033[22m\\n[2/2] report/two.qmd\\n'"
+    monkeypatch.setenv("QUARTO", program(tmp_path / "quarto", f"{script}; {progress}; echo '[WARNING] citation x'"))
+    with pytest.raises(site.SiteError, match=r"report/two\.qmd: \[WARNING\] citation x"):
+        site.render(_suite(tmp_path, "quick"))
+    program(tmp_path / "quarto", f"{script}; echo report/one.qmd:7: no label fig-b; exit 1")
+    with pytest.raises(site.SiteError, match=r"failed:\nreport/one\.qmd:7: no label fig-b"):
+        site.render(_suite(tmp_path, "quick"))
+    assert (tmp_path / "_site" / "index.html").read_text() == "former"
+    program(tmp_path / "quarto", f"{script}; {progress}")
+    assert site.render(_suite(tmp_path, "quick")).read_text() == "new\n"
+    assert (tmp_path / "asked").read_text() == "render --profile quick --output-dir build/site\n"
+
+
+def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
+    for answer, usable in (("1.6.42", False), ("1.7.0", True), ("", False)):
+        monkeypatch.setenv("QUARTO", program(tmp_path / "quarto", f"echo {answer}"))
+        assert (site.find_quarto() is not None) == usable
+    monkeypatch.setenv("QUARTO", str(tmp_path / "nothing"))
+    assert site.find_quarto() is None
+
+
+def test_a_suite_is_described_by_what_was_drawn_in_its_order(tmp_path):
+    suite = SimpleNamespace(name="s", title="t", first="a", second="b", folder=tmp_path, figures=[
+        SimpleNamespace(file_name=f"{name}.ipynb") for name in ("z-1", "a-1", "missing-1")])
+    for name in ("a-1", "older-1", "z-1"):
+        write(tmp_path / "figures" / f"{name}.ipynb", "")
+    site.describe(suite)
+    assert json.loads((tmp_path / "suite.json").read_text()) == {
+        "name": "s", "title": "t", "first": "a", "second": "b", "figures": ["z-1", "a-1", "older-1"]}
+
+
+# --- the published site
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    """A copy of the project in which the quick suite, one epoch of each run, is trained and drawn."""
-    root = tmp_path_factory.mktemp("project")
-    for part in ("experiments", "notebooks", "report", "_quarto.yml"):
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, root / part)
-    for study in ("paper", "hybrid", "exercises", "report"):  # what the chapters on studies show
-        shutil.copytree(ROOT / "results" / study, root / "results" / study,
-                        ignore=shutil.ignore_patterns("*.safetensors"))
-    content = yaml.safe_load((root / "experiments" / "quick.yml").read_text())
-    for run in content["runs"]:
-        run |= {"epochs": 1, "seed": 0}
-        if run["dataset"] == "smiley":
-            run |= {"dataset.n_train": 200, "dataset.n_test": 100}
-    (root / "experiments" / "tiny.yml").write_text(yaml.safe_dump(content))
-    suite = load_suite("tiny", root)
-    for outcomes in (train_suite(suite), draw_suite(suite)):
-        assert {outcome.status for outcome in outcomes} == {"done"}, outcomes
-    return suite
-
-
-@pytest.fixture(scope="session", params=["quarto", "plain"])
-def built(request, project):
-    """The folder of the built site: Quarto's where it is installed, and the plain preview."""
-    if request.param == "quarto" and quarto.find_quarto() is None:
-        pytest.skip("Quarto 1.7 or later is not installed: only the plain preview is tested")
-    page = site.render(project, plain=request.param == "plain")
-    kept = page.parent.with_name(f"_site-{request.param}")
-    shutil.copytree(page.parent, kept)
-    return kept
+def built(tmp_path_factory):
+    """The published site, built once for all test processes, with Quarto where it is installed."""
+    shared = tmp_path_factory.getbasetemp()
+    root = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "published"
+    with exclusive_folder(root, on_wait=lambda: None):
+        if not (root / "_site").exists():
+            for name in ("index.qmd", "_quarto.yml"):
+                shutil.copy(ROOT / name, root)
+            for name in ("report", "results", "notebooks", "experiments"):
+                shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True,
+                                ignore=shutil.ignore_patterns("_cells", "executed", "weights", "__pycache__"))
+            site.render(_suite(root, "report"))
+    return root / "_site"
 
 
 class _Links(HTMLParser):
@@ -77,31 +354,31 @@ class _Links(HTMLParser):
 
 
 def test_every_page_is_there_and_every_link_leads_somewhere(built):
-    parsed = {path.name: _Links(path.read_text()) for path in built.glob("*.html")}
-    assert set(PAGES) <= set(parsed)
-    for name, page in parsed.items():
+    parsed = {path: _Links(path.read_text()) for path in built.rglob("*.html")}
+    assert {built / page for page in PAGES} <= set(parsed)
+    assert len(parsed) > len(PAGES) + 50  # pages of notebooks
+    for path, page in parsed.items():
         for target in page.targets:
-            path, _, fragment = target.partition("#")
-            path = path.split("?")[0] or name
-            assert (built / path).exists(), f"{name} links to {target}"
-            # Quarto's pages of notebooks do not have every anchor that Quarto links to.
-            if fragment and path in parsed and not path.endswith("-preview.html"):
-                assert fragment in parsed[path].ids, f"{name} links to {target}"
+            file, _, fragment = target.partition("#")
+            file = Path(os.path.normpath(path.parent / file.split("?")[0])) if file else path
+            assert file.exists(), f"{path.relative_to(built)} links to {target}"
+            if fragment and file in parsed:
+                assert fragment in parsed[file].ids, f"{path.relative_to(built)} links to {target}"
 
 
 def test_every_image_has_alternative_text(built):
     images = [(page, image) for page in PAGES for image in _Links((built / page).read_text()).images]
-    assert len(images) >= 12
+    assert len(images) >= 50
     assert all(len(image.get("alt") or "") > 20 for _, image in images), [i for i in images if not i[1].get("alt")]
 
 
 def test_no_page_names_a_path_of_the_machine_or_an_unresolved_reference(built):
-    for path in built.glob("*.html"):
+    for path in built.rglob("*.html"):
         text = path.read_text()
         assert str(ROOT) not in text
-        assert "{{<" not in re.sub(r"<(pre|textarea|code)[\s\S]*?</\1>", "", text), path.name
+        assert str(built.parent) not in text
+        assert "{{<" not in re.sub(r"<(pre|textarea|code|script)[\s\S]*?</\1>", "", text), path.name
         assert "?@" not in text
-        assert "tmp/pytest" not in text
 
 
 @pytest.fixture
@@ -132,7 +409,7 @@ CONTRAST = """() => {
     return [255, 255, 255];
   };
   let worst = 21;
-  for (const e of document.querySelectorAll("main p, main li, main h2, main td")) {
+  for (const e of document.querySelectorAll("main p, main li, main h2, main td, main summary, main pre span")) {
     if (!e.offsetParent || !e.textContent.trim()) continue;
     const ink = luminance(parse(getComputedStyle(e).color).slice(0, 3));
     const [a, b] = [ink, luminance(ground(e))].sort((x, y) => y - x);
@@ -157,7 +434,7 @@ def _open(context, address, name):
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    for name in PAGES:
+    for name in [*PAGES, "report/executed/report/latent_grid-first.html", "report/executed/paper/code_size-mnist.html"]:
         page, problems = _open(context, address, name)
         assert not problems, f"{name}: {problems}"
         # Quarto's dark theme comes with its toggle.
@@ -174,7 +451,7 @@ def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
 
 def test_a_reader_moves_latents_on_a_page(browser, address):
     context = browser.new_context()
-    page, problems = _open(context, address, "explore.html")
+    page, problems = _open(context, address, "report/explore.html")
     explorers = page.locator(".explorer[data-ready]").all()
     assert len(explorers) == page.locator(".explorer").count() >= 3
     for explorer in explorers:
@@ -188,225 +465,45 @@ def test_a_reader_moves_latents_on_a_page(browser, address):
     context.close()
 
 
-def test_results_that_are_missing_are_named(project, tmp_path):
-    shutil.copytree(project.root, tmp_path / "project", ignore=shutil.ignore_patterns("_site*", "build"))
-    suite = load_suite("tiny", tmp_path / "project")
-    study = tmp_path / "project" / "results" / "paper" / "figures" / "code_size-mnist.ipynb"
-    study.rename(study.with_name("elsewhere.ipynb"))
-    with pytest.raises(SettingError, match=r"a chapter shows code_size-mnist\.ipynb, which no suite has drawn"):
-        site.render(suite)
-    study.with_name("elsewhere.ipynb").rename(study)
-    (suite.folder / "figures" / "activations-first.ipynb").unlink()
-    with pytest.raises(SettingError, match=r"activations-first\.ipynb; make graphics SUITE=tiny"):
-        site.render(suite)
-    (suite.folder / suite.runs[0].name / "metrics.json").unlink()
-    with pytest.raises(SettingError, match=f"first is {suite.runs[0].name}; make train graphics SUITE=tiny"):
-        site.render(suite)
-
-
-def test_old_results_are_said_of_the_suite_and_of_the_studies_in_its_chapters(project, monkeypatch, capsys):
-    monkeypatch.setattr(site, "_older_than", lambda suite, results: suite.name if suite.name != "paper" else "")
-    site.stage(project)
-    assert capsys.readouterr().err == "warning: tiny\nwarning: exercises\nwarning: hybrid\n"
-
-
-# --- on a small scale
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A suite of two models and two seeds of each, with results as they are published: without weights."""
-    (tmp_path / "experiments").mkdir()
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    (tmp_path / "experiments" / "small.yml").write_text(
-        "runs:\n  - {model: vae, dataset: digits, epochs: [1, 2], variant: 'e{epochs}', seed: [0, 1]}\n"
-        "figures: [{notebook: datasets, name: all}]")
-    suite = load_suite("small", tmp_path)
-    for run in suite.runs:
-        folder = suite.folder / run.name
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(run.config)))
-        (folder / "metrics.json").write_text(json.dumps({
-            "negative_elbo": 10.0 * run.config.training.epochs + run.config.training.seed, "mean_squared_error": 1.0,
-            "explained_variance": 1.0, "active_fraction": 1.0, "used_dimensions": 1, "training_seconds": 60,
-            "likelihood": "bernoulli"}))
-    return suite
-
-
-def test_the_table_averages_runs_that_differ_in_their_seed_alone(small):
-    rows = [[cell.strip() for cell in line.split("|")[4:7]] for line in site.results_table(small).splitlines()[2:]]
-    assert rows == [["bernoulli", "2", "10.50"], ["bernoulli", "2", "20.50"]]
-
-
-def test_results_older_than_the_suite_are_counted(small, monkeypatch):
-    def older():
-        return site._older_than(small, site._finished_runs(small))
-
-    assert older() == "1 figure is older than the suite: make graphics SUITE=small"
-    monkeypatch.setattr(site, "is_drawn", lambda figure, suite: True)
-    assert older() == ""
-    path = small.folder / small.runs[0].name / "config.json"
-    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
-    assert older() == "1 run is older than the suite: make train graphics SUITE=small"
-
-
-def test_what_readers_download_has_its_html_again(tmp_path):
-    html = nbformat.v4.new_output("display_data", {"text/html": "<p>\n</p>", "text/plain": "p"})
-    cells = [nbformat.v4.new_markdown_cell("# Title\n\ntext"),
-             nbformat.v4.new_code_cell("", outputs=[html], execution_count=1, metadata={})]
-    (tmp_path / "staged").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "some-figure.ipynb")
-    site._copy_notebook(tmp_path / "some-figure.ipynb", tmp_path / "staged")
-    copy = tmp_path / "staged" / "some-figure.ipynb"
-    assert site._outputs(site.read_notebook(copy)) == [
-        {"text/plain": "p", "text/markdown": "```{=html}\n<p>\n</p>\n```"}]
-    site._restore_html(copy)
-    assert site._outputs(site.read_notebook(copy)) == [dict(html.data)]
-
-
-@pytest.fixture
-def staged(tmp_path):
-    """A folder with one page to come, ``page.qmd``, and a figure notebook."""
-    shutil.copytree(ROOT / "report" / "preview", tmp_path / "preview")
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "references.bib").touch()
-    (tmp_path / "runs.csv").touch()
-    (tmp_path / "_quarto.yml").write_text("website: {title: t, sidebar: {contents: [{href: page.qmd, text: p}]}}")
-    (tmp_path / "_variables.yml").write_text("suite: {name: tiny}")
-    cells = [nbformat.v4.new_code_cell("#| label: fig-a", metadata={}), nbformat.v4.new_markdown_cell("text")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "some-figure.ipynb")
-    (tmp_path / "broken-figure.ipynb").write_text("[]")
-    return tmp_path
-
-
-@pytest.mark.parametrize(("shortcode", "message"), [
-    ("var suite.nope", "'nope'"), ("var suite.name.x", "indices must be integers"),
-    ("include _nothing.qmd", "No such file"), ("embed some-figure.ipynb#fig-b", "no cell has the label 'fig-b'"),
-    ("embed some-figure.ipynb", "no cell has the label ''"), ("embed some-figure.ipynb#fig-a", "'text/markdown'"),
-    ("embed nothing.ipynb#fig-a", "No such file"),
-    ("embed broken-figure.ipynb#fig-a", r"broken-figure\.ipynb is damaged or not a notebook")])
-def test_the_plain_preview_names_what_leads_nowhere_and_the_page(staged, shortcode, message):
-    (staged / "page.qmd").write_text(f"Before\n\n{{{{< {shortcode} >}}}}\n")
-    with pytest.raises(site.SiteError, match=rf"page\.qmd: {{{{< {shortcode} >}}}} leads nowhere: .*{message}"):
-        preview.render(staged)
-
-
-def test_a_copied_notebook_has_its_name_in_a_title_of_text_alone(staged):
-    (staged / "copies").mkdir()
-    site._copy_notebook(staged / "some-figure.ipynb", staged / "copies")
-    cells = nbformat.read(staged / "copies" / "some-figure.ipynb", as_version=4).cells
-    assert [cell.source for cell in cells] == ["#| label: fig-a", "text"]
-    with pytest.raises(site.SiteError, match=r"broken-figure\.ipynb is damaged or not a notebook.*draw it again"):
-        site._copy_notebook(staged / "broken-figure.ipynb", staged / "copies")
-
-
-def test_a_figure_whose_name_is_part_of_anothers_is_shown_too(staged):
-    (staged / "page.qmd").write_text("{{< embed awesome-figure.ipynb#fig-a >}}")
-    site._add_extra_chapters(staged, [staged / "some-figure.ipynb"])
-    assert "{{< embed some-figure.ipynb#fig-a echo=true >}}" in (staged / "_more.qmd").read_text()
-    (staged / "page.qmd").write_text("{{< embed some-figure.ipynb#fig-a >}}")
-    site._add_extra_chapters(staged, [staged / "some-figure.ipynb"])
-    assert "embed" not in (staged / "_more.qmd").read_text()
-
-
-def test_an_author_without_a_name_does_not_publish(small, monkeypatch):
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setattr(site, "render", None)
-    _git(small.root, "init", "--quiet")
-    _git(small.root, "remote", "add", "origin", str(small.root))
-    _git(small.root, "config", "user.name", "A Reader")
-    with pytest.raises(site.SiteError, match=r"git has no user\.email, which a commit needs"):
-        site.publish(small)
-
-
-def write_program(path, script):
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_what_quarto_only_warns_of_is_an_error_that_names_the_page(tmp_path):
-    for page in ("one", "two"):
-        (tmp_path / f"{page}.qmd").touch()
-    program = write_program(tmp_path / "quarto", "printf '  output-file: one.html\\n  output-file: two.html\\n'\n"
-                            "printf '\\033[39m[WARNING] Citeproc: citation x not found\\n'")
-    with pytest.raises(site.SiteError, match=r"two\.qmd: \[WARNING\] Citeproc: citation x"):
-        quarto.render(program, tmp_path, processes=1)
-
-
-def test_pages_are_shared_among_processes_of_quarto(tmp_path):
-    staged = tmp_path / "staged"
-    staged.mkdir()
-    for page, text in {"index": "", "_part": "", "one": "", "large": "{{< embed a-b.ipynb#fig-a >}}"}.items():
-        (staged / f"{page}.qmd").write_text(text)
-    (staged / "a-b.ipynb").write_text(" " * 5_000_000)
-    # Like Quarto: each page, a file that all have, a home page in any case, and an entry of the search for each page.
-    program = write_program(tmp_path / "quarto", """
-        shift; mkdir -p _site/libs; echo redirect > _site/index.html; echo common > _site/libs/style.css
-        while [ "$1" != --no-execute ]; do
-            echo "  output-file: ${1%.qmd}.html"; echo "page $*" > _site/${1%.qmd}.html
-            entries="$entries${entries:+, }\\"$1\\""; shift
-        done
-        echo "[$entries]" > _site/search.json""")
-    quarto.render(program, staged, processes=2)
-    found = {str(path.relative_to(staged / "_site")): path.read_text() for path in (staged / "_site").rglob("*.*")}
-    assert set(found) == {"index.html", "one.html", "large.html", "libs/style.css", "search.json"}
-    assert found["large.html"] == "page large.qmd --no-execute\n"  # as much work as the other two together
-    assert found["index.html"].startswith("page index.qmd")
-    assert sorted(json.loads(found["search.json"])) == ["index.qmd", "large.qmd", "one.qmd"]
-    assert {path.name for path in tmp_path.iterdir()} == {"staged", "quarto"}
-    failing = write_program(tmp_path / "quarto", 'echo "  output-file: ${2%.qmd}.html"; echo no good; exit 1')
-    with pytest.raises(site.SiteError, match=r"index\.qmd:(?s:.*)no good\n(?s:.*)large\.qmd:(?s:.*)no good"):
-        quarto.render(failing, staged, processes=2)
-
-
-def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
-    for answer, usable in (("1.6.42", False), ("1.7.0", True), ("", False)):
-        monkeypatch.setenv("QUARTO", write_program(tmp_path / "quarto", f"echo {answer}"))
-        assert (quarto.find_quarto() is not None) == usable
-    monkeypatch.setenv("QUARTO", str(tmp_path / "nothing"))
-    assert quarto.find_quarto() is None
+# --- publishing
 
 
 def _git(folder, *arguments):
     return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def test_publishing_makes_the_branch_and_then_adds_to_it(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(quarto, "find_quarto", lambda: None)
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A suite in a repository with a remote; its site is what lies in ``source/``."""
+    root = tmp_path / "work"
+    root.mkdir()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setattr(site, "render",
+                        lambda suite: shutil.copytree(root / "source", root / "_site", dirs_exist_ok=True))
     _git(tmp_path, "init", "--quiet", "--bare", "origin.git")
-    root = project.root
     _git(root, "init", "--quiet", "--initial-branch", "main")
-    for key, value in (("user.name", "A Reader"), ("user.email", "reader@example.org")):
-        _git(root, "config", key, value)
-    _git(root, "add", "experiments")
-    _git(root, "commit", "--quiet", "-m", "Start")
+    _git(root, "config", "user.name", "A Reader")
     _git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    site.publish(project)
-    files = _git(tmp_path / "origin.git", "ls-tree", "-r", "--name-only", "gh-pages").split("\n")
-    assert {"index.html", ".nojekyll"} <= set(files)
-    site.publish(project)  # nothing new
-    assert _git(tmp_path / "origin.git", "rev-list", "--count", "gh-pages").strip() == "1"
-    (root / "report" / "index.qmd").write_text((root / "report" / "index.qmd").read_text() + "\nOne more line.\n")
-    site.publish(project)
-    assert _git(tmp_path / "origin.git", "rev-list", "--count", "gh-pages").strip() == "2"
+    write(root / "source" / "index.html", "one")
+    return _suite(root)
+
+
+def test_publishing_makes_the_branch_and_then_adds_to_it(repository, tmp_path):
+    root, origin = repository.root, tmp_path / "origin.git"
+    with pytest.raises(site.SiteError, match=r"git has no user\.email, which a commit needs"):
+        site.publish(repository)
+    _git(root, "config", "user.email", "reader@example.org")
+    _git(root, "add", "source")
+    _git(root, "commit", "--quiet", "-m", "Start")
+    for text, commits in (("one", "1"), ("one", "1"), ("two", "2")):  # the second has nothing new
+        write(root / "source" / "index.html", text)
+        site.publish(repository)
+        assert _git(origin, "rev-list", "--count", "gh-pages").strip() == commits
+    assert _git(origin, "ls-tree", "-r", "--name-only", "gh-pages").split() == [".nojekyll", "index.html"]
     assert _git(root, "branch", "--show-current").strip() == "main"
     with pytest.raises(site.SiteError, match=r"[Nn]o such remote"):
-        site.publish(project, remote="nowhere")
-
-
-def test_the_published_results_are_whole_and_the_readme_states_them(tmp_path):
-    suite = load_suite("report", ROOT)
-    for folder in ("report", "results/report", "results/paper", "results/hybrid", "results/exercises",
-                   "experiments", "notebooks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
-    shutil.copy(ROOT / "_quarto.yml", tmp_path)
-    site.render(dataclasses.replace(suite, root=tmp_path), plain=True)
-    assert set(PAGES) <= {path.name for path in (tmp_path / "_site").iterdir()}
-    assert site.results_table(suite) in (ROOT / "README.md").read_text()
-    tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert not re.search(r"safetensors|results/(quick|local)/", tracked)
+        site.publish(repository, remote="nowhere")
 
 
 def test_the_example_of_the_page_add_a_model_works():
@@ -423,6 +520,7 @@ def test_the_example_of_the_page_add_a_model_works():
     torch.manual_seed(0)
     model = namespace["NoisyCodeAutoencoder"](
         data.input_shape, latent_dim=8, code_noise=0.3, likelihood=data.likelihood, backbone="mlp")
+    assert model.title_of(model.setting_values) == "Noisy code (s = 0.3)"
     history = train(model, data, TrainingSettings(epochs=3, batch_size=32), progress=False)
     assert history[-1]["test_total"] < history[0]["test_total"]
     with pytest.raises(SettingError, match="code_noise"):

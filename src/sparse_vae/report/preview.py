@@ -50,7 +50,7 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
             f'<li><a href="{to_root}{Path(other["href"]).with_suffix(".html")}"'
             f'{" aria-current=page" * (other["href"] == page.path)}>{other["text"]}</a></li>' for other in chapters)
         folder = root / "report"
-        options = ["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs",
+        options = ["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs", "--wrap=none",
                    f"--template={folder}/preview/template.html", f"--lua-filter={folder}/claims.lua",
                    f"--lua-filter={folder}/preview/filter.lua", "--citeproc", f"--bibliography={folder}/references.bib",
                    f"--variable=source-file:{source.name}", f"--variable=site-title:{website['title']}",
