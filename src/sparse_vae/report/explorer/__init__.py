@@ -53,6 +53,14 @@ def explorer(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Seq
             f"<script>\n{script}</script>")
 
 
+def is_known(model: LatentVariableModel) -> bool:
+    """Whether the browser can compute the model's decoder: whether :func:`decoder_layers` can describe it."""
+    try:
+        return bool(decoder_layers(model))
+    except (SettingError, AttributeError):  # another layer, or no such network
+        return False
+
+
 def decoder_layers(model: LatentVariableModel) -> list[dict]:
     """What :meth:`~LatentVariableModel.decode_mean` computes, layer by layer, as ``explorer.js`` reads it.
 
