@@ -7,6 +7,7 @@ their number (Holm 1979).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,7 +59,10 @@ def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bo
     if min(counts) < 2 or (paired and np.ptp(np.subtract(first, second)) == 0) or (
             not paired and np.ptp(first) == 0 and np.ptp(second) == 0):
         return Comparison(difference, np.nan, np.nan, np.nan, np.nan, counts)
-    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
+    with warnings.catch_warnings():
+        # SciPy fears for its precision where the values of one side are equal; their variance is 0 all the same.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
     low, high = test.confidence_interval(1 - LEVEL)
     return Comparison(difference, float(low), float(high), float(test.pvalue), float(test.pvalue), counts)
 
