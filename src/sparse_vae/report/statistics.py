@@ -19,7 +19,7 @@ NARROW_SPACE = "\u00a0"
 
 
 class Comparison(NamedTuple):
-    """A difference of two means: its 95% interval, its p value, and that after Holm's correction; NaN for single values.
+    """A difference of two means, its 95% interval, its p value, and that after Holm's correction; NaN of single values.
     """
 
     difference: float
