@@ -31,7 +31,7 @@ def load_weights(model: LatentVariableModel, path: Path) -> None:
     """Read ``path`` (safetensors) into ``model``; a file that does not fit is a :class:`RunError` that says why."""
     try:
         weights = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged or not a safetensors file: {error}") from error
     try:
         model.load_state_dict(weights)

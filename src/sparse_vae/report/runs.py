@@ -8,8 +8,9 @@ not at all: it is written beside its place and renamed into it.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -26,21 +27,35 @@ from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.measures import Measured, measures_fingerprint
 from sparse_vae.training import describe_environment
 
-PRECISION = "%.6g"
-"""Of the numbers in histories, curves and tables of units."""
+PARTS = ("history", "curves", "units")
+PACKAGE = Path(sparse_vae.__file__).parent
+
+
+def number_text(value: float) -> str:
+    """A number as tables hold it: an integer in full, anything else to six digits.
+
+    >>> number_text(2057233.0), number_text(1 / 3)
+    ('2057233', '0.333333')
+    """
+    return f"{value:.0f}" if math.isfinite(value) and value == round(value) and abs(value) < 2**53 else f"{value:.6g}"
 
 
 @cache
-def describe_package() -> dict[str, str]:
-    """The package's version and, in a clone, the commit it stands at ("+" when files differ from it)."""
-    def git(*arguments: str) -> str:
-        answer = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
-                                check=False)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
+def describe_package(folder: Path = PACKAGE) -> dict[str, str]:
+    """The package's version and, in a clone, the commit it stands at ("+" when files of the package differ from it).
+
+    A package that lies in ``folder`` and is not tracked there, as in an environment inside of somebody's repository,
+    has no commit.
+    """
+    def git(*arguments: str) -> str | None:
+        answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else None
+    commit = ""
     try:
-        commit = git("rev-parse", "--short=9", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
+        if git("ls-files", "--error-unmatch", "__init__.py"):
+            commit = (git("rev-parse", "--short=9", "HEAD") or "") + "+" * bool(git("status", "--porcelain", "--", "."))
     except OSError:  # no git here
-        commit = ""
+        pass
     return {"version": sparse_vae.__version__, "commit": commit}
 
 
@@ -51,15 +66,16 @@ def save_run(folder: Path | str, config: RunConfig, model: LatentVariableModel, 
     What it ran on, the package's version and the seconds that training took are recorded with the measures.
     """
     folder, history = Path(folder), pd.DataFrame(list(history))
-    record = {"measures": measured.values, "seconds": history["seconds"].sum() if len(history) else measured.seconds,
+    seconds = history["seconds"].sum() if len(history) else measured.seconds
+    record = {"measures": measured.values, "seconds": float(seconds),
               "environment": {**describe_environment(config.training), **describe_package(),
                               "measures": measures_fingerprint()}}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         (temporary / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
         (temporary / "measures.json").write_text(json.dumps(record, indent=2) + "\n")
-        for name, table in (("history", history), ("curves", measured.curves), ("units", measured.units)):
-            table.to_csv(temporary / f"{name}.csv", index=False, float_format=PRECISION)
+        for name, table in zip(PARTS, (history, measured.curves, measured.units), strict=True):
+            table.to_csv(temporary / f"{name}.csv", index=False, float_format=number_text)
         save_weights(temporary / "model.safetensors", model.state_dict())
     return folder
 
@@ -82,18 +98,30 @@ def read_record(folder: Path) -> dict:
         record = json.loads(path.read_text())
         if not isinstance(record, dict) or record.keys() != {"measures", "seconds", "environment"}:
             raise TypeError("it must hold measures, seconds and environment")
+        for key in ("measures", "environment"):
+            if not isinstance(record[key], dict):
+                raise TypeError(f"{key} must be a mapping; got {record[key]!r}")
+        _check_numbers({"seconds": record["seconds"], **record["measures"]})
     except (OSError, ValueError, TypeError) as error:
         raise _unreadable(path, error) from error
     return record
+
+
+def _check_numbers(values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise TypeError(f"{name} must be a number; got {value!r}")
 
 
 def read_part(folder: Path, name: str) -> pd.DataFrame:
     """A run's ``history``, ``curves`` or ``units``; a :class:`RunError` if it cannot be read."""
     path = folder / f"{name}.csv"
     try:
-        return pd.read_csv(path)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
+        return pd.read_csv(path, float_precision="round_trip", dtype={"strongest": str})
+    except pd.errors.EmptyDataError:  # a method that is not trained has no history: a line without a column
+        if path.stat().st_size:
+            return pd.DataFrame()
+        raise _unreadable(path, ValueError("the file is empty")) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -108,7 +136,7 @@ def is_finished(folder: Path, config: RunConfig, root: Path | str = ".") -> bool
     A run on a CSV file of one's own that has changed since is not finished; its path is relative to ``root``.
     """
     try:
-        _ = read_record(folder), read_part(folder, "history")
+        _ = read_record(folder), [read_part(folder, name) for name in PARTS]
         with safe_open(folder / "model.safetensors", framework="pt"):  # its header must fit its size
             return read_config(folder) == config and not is_outdated(folder / "measures.json", config, root)
     except (RunError, SettingError, SafetensorError, OSError):

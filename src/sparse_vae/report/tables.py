@@ -4,25 +4,33 @@
 training took and what it ran on. ``histories.csv``, ``curves.csv`` and ``units.csv`` have many rows for a run;
 ``weights/<run>.safetensors`` holds, in half precision, the weights of the runs that the suite lists as published.
 :func:`collect` makes all of it from a machine's own runs.
+
+What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
+file. If that is interrupted, readers take the files that are left in ``new/``, and the next :func:`collect` moves them.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sparse_vae.checkpoints import save_weights
+from sparse_vae.checkpoints import RunError, save_weights
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 from sparse_vae.configuration import RunConfig, configure
-from sparse_vae.files import atomic_path
-from sparse_vae.report.measures import CURVE_COLUMNS, MEASURES
-from sparse_vae.report.runs import PRECISION, is_finished, read_part, read_record
+from sparse_vae.files import atomic_path, exclusive_folder
+from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES
+from sparse_vae.report.runs import is_finished, number_text, read_part, read_record
 from sparse_vae.report.suites import Suite
 
 PUBLISHED_DTYPE = torch.float16
@@ -34,6 +42,13 @@ published before they all were kept."""
 LONG = {"histories": ("run", "epoch", "step", "seconds"), "curves": ("run", *CURVE_COLUMNS),
         "units": ("run", "unit", "rate")}
 """The tables with many rows for a run, and the columns that each must have."""
+KEYS = {"runs": ("run",), "histories": ("run", "epoch"), "curves": ("run", *CURVE_COLUMNS), "units": ("run", "unit")}
+"""What tells the rows of each table apart; none of it may be empty."""
+NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
+"""Settings that every table has; one that is newer than a table has its default."""
+TEXT_COLUMNS = ("run", "curve", "strongest")
+"""The columns of the long tables that are no numbers."""
+PENDING = "new"
 
 
 class TableError(ExplainedError, RuntimeError):
@@ -58,12 +73,36 @@ class Tables:
         """The configuration of each run, by its name."""
         return {row["run"]: config_of(row) for row in self.runs.to_dict("records")}
 
+    def measured(self, name: str) -> set[str]:
+        """The runs of which this measure or curve was taken, those of which nothing could be said included.
+
+        The others were published before there was such a measure: none of the runs that were measured by the same
+        source (``environment.measures``) has it.
+        """
+        if name in CURVES:
+            having = set(self.curves["run"][self.curves["curve"] == name])
+        else:
+            having = set(self.runs["run"][self.runs[name].notna()]) if name in self.runs else set()
+        source = self.runs["environment.measures"].fillna("")
+        taken = source.isin(source[self.runs["run"].isin(having)])
+        if name in self.runs and not having:
+            taken |= source != ""
+        return set(self.runs["run"][taken])
+
 
 def setting_text(value: object) -> str:
-    """A setting as a table holds it: ``none``, ``true``, a number in full, or text as it is."""
+    """A setting as a table holds it: ``none``, ``true``, a number in full, or text.
+
+    Text stands as it is, in quotes where it would be read as something else.
+
+    >>> [setting_text(value) for value in (None, True, 0.1, "fixed", "0.1")]
+    ['none', 'true', '0.1', 'fixed', "'0.1'"]
+    """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)
+    if not isinstance(value, str):
+        return repr(value)
+    return value if value and value.isprintable() and parse_value(value) == value else repr(value)
 
 
 def settings_of(config: RunConfig) -> dict[str, object]:
@@ -72,10 +111,14 @@ def settings_of(config: RunConfig) -> dict[str, object]:
             **{f"dataset.{name}": value for name, value in config.dataset_settings.items()}}
 
 
-def config_of(row: dict[str, object]) -> RunConfig:
-    """The configuration in a row of the table of runs; a setting that is newer than the row has its default."""
-    known = settings_of(configure(row["model"], row["dataset"])) | {"likelihood": None}
-    settings = {name: parse_value(row[name]) for name in known if isinstance(row.get(name), str)}
+def config_of(row: Mapping[str, object]) -> RunConfig:
+    """The configuration in a row of the table of runs; a setting that is newer than the row has its default.
+
+    Raises:
+        SettingError: an unknown model or data set, a setting that they do not take, or a value that is not allowed.
+    """
+    settings = {name: parse_value(text) for name, text in row.items()
+                if isinstance(text, str) and name not in IDENTITY and name not in ENVIRONMENT}
     return configure(row["model"], row["dataset"], **settings)
 
 
@@ -83,54 +126,122 @@ def read_tables(folder: Path) -> Tables:
     """The tables in ``results/<suite>/``; empty ones where nothing is published.
 
     Raises:
-        TableError: a column that is missing, a run that is there twice, a measure that is no number, rows of no run;
-            names the file, the run and the column.
+        TableError: a file that is no table, a column that is missing or there twice, a run that is there twice, a cell
+            that is no number or empty, settings that cannot be used, rows of no run; names the file, the line, the run
+            and the column.
     """
-    path = folder / "runs.csv"
+    while True:  # until nobody replaced a table meanwhile
+        before = _state(folder)
+        try:
+            tables, error = _read_tables(folder), None
+        except TableError as caught:
+            tables, error = None, caught
+        if _state(folder) != before:
+            continue
+        if error:
+            raise error
+        return tables
+
+
+def _state(folder: Path) -> list[tuple[int, int, int] | None]:
+    """Changes when a table is replaced."""
+    state = []
+    for path in (where / f"{name}.csv" for where in (folder, folder / PENDING) for name in KEYS):
+        try:
+            status = path.stat()
+            state.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            state.append(None)
+    return state
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a file lies: what an interrupted :func:`collect` did not move into place goes first."""
+    pending = folder / PENDING / name
+    return pending if pending.exists() else folder / name
+
+
+def _read_tables(folder: Path) -> Tables:
+    path = _place(folder, "runs.csv")
+    long = {name: _place(folder, f"{name}.csv") for name in LONG}
     if not path.exists():
+        alone = next((place for place in long.values() if place.exists()), None)
+        if alone:
+            raise TableError(f"{path} is missing, and {alone.name} is there")
         return Tables()
-    runs = _read_csv(path, (*IDENTITY, "seed", *ENVIRONMENT), dtype=str)
-    twice = runs["run"][runs["run"].duplicated()]
-    if len(twice):
-        raise TableError(f"{path}: run {twice.iloc[0]} is there twice, the second time in line {twice.index[0] + 2}")
+    runs = _read_csv(path, KEYS["runs"], (*IDENTITY, *NEEDED_SETTINGS, *ENVIRONMENT), dtype=str)
     for column in [*(name for name in MEASURES if name in runs), "seconds"]:
-        numbers = pd.to_numeric(runs[column], errors="coerce")
-        wrong = runs.index[runs[column].notna() & numbers.isna()]
+        known = runs[column].notna()
+        wrong = runs.index[known & ~np.isfinite(pd.to_numeric(runs[column], errors="coerce"))]
         if len(wrong):
             raise TableError(f"{path}, line {wrong[0] + 2}: {column} of run {runs['run'][wrong[0]]} must be a number; "
                              f"got {runs[column][wrong[0]]!r}")
-        runs[column] = numbers
-    for row in runs.to_dict("records"):
+        runs[column] = runs[column].astype(float)
+    for line, row in enumerate(runs.to_dict("records"), 2):
+        for column in (*IDENTITY, *NEEDED_SETTINGS):
+            if not isinstance(row[column], str):
+                raise TableError(f"{path}, line {line}: {column} of run {row['run']} is empty")
         try:
             config_of(row)
         except SettingError as error:
-            raise TableError(f"{path}: run {row['run']} has settings that cannot be used: {error}") from error
+            raise TableError(f"{path}, line {line}: run {row['run']} has settings that cannot be used: {error}"
+                             ) from error
     tables = Tables(runs)
-    for name, columns in LONG.items():
-        path = folder / f"{name}.csv"
-        if path.exists():
-            table = _read_csv(path, columns)
-            strange = table["run"][~table["run"].isin(runs["run"])]
-            if len(strange):
-                raise TableError(f"{path}, line {strange.index[0] + 2}: {strange.iloc[0]!r} is no run of runs.csv")
-            setattr(tables, name, table)
+    for name, place in long.items():
+        if place.exists():
+            setattr(tables, name, _read_long(place, name, set(runs["run"])))
     return tables
 
 
-def _read_csv(path: Path, required: Iterable[str], **options) -> pd.DataFrame:
+def _read_long(path: Path, name: str, runs: set[str]) -> pd.DataFrame:
+    table = _read_csv(path, KEYS[name], LONG[name], dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    strange = table.index[~table["run"].isin(runs)]
+    if len(strange):
+        raise TableError(f"{path}, line {strange[0] + 2}: {table['run'][strange[0]]!r} is no run of runs.csv")
+    for column in table.columns.difference(TEXT_COLUMNS):
+        if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
+            line = table.index[table[column].notna() & pd.to_numeric(table[column], errors="coerce").isna()][0]
+            raise TableError(f"{path}, line {line + 2}: {column} of run {table['run'][line]} must be a number; "
+                             f"got {table[column][line]!r}")
+    return table
+
+
+def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **options) -> pd.DataFrame:
+    """A table whose lines have as many cells as its header, and whose key is there and tells its rows apart."""
     try:
-        table = pd.read_csv(path, **options)
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = csv.reader(io.StringIO(text), strict=True)
+        header = next(lines, [])
+        if not header:
+            raise ValueError("the file is empty" if not text else "the first line is empty")
+        for line in lines:
+            if len(line) != len(header):
+                raise ValueError(f"line {lines.line_num} has {len(line)} cells, the header {len(header)}")
+        if not text.endswith("\n"):
+            raise ValueError(f"line {lines.line_num} is cut off: no newline ends it")
+        table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], float_precision="round_trip",
+                            **options)
+    except (OSError, ValueError, csv.Error) as error:
         raise TableError(f"{path} cannot be read as a table: {error}") from error
-    missing = [column for column in required if column not in table]
+    missing = [column for column in required if column not in header]
     if missing:
-        raise TableError(f"{path} lacks the column {missing[0]}; it has {', '.join(map(str, table.columns))}")
+        raise TableError(f"{path} lacks the column {missing[0]}; it has {', '.join(header)}")
+    if len(set(header)) < len(header):
+        raise TableError(f"{path} has the column {next(name for name in header if header.count(name) > 1)} twice")
+    for column in key:
+        empty = table.index[table[column].isna()]
+        if len(empty):
+            raise TableError(f"{path}, line {empty[0] + 2}: {column} is empty")
+    twice = table.index[table.duplicated(list(key))]
+    if len(twice):
+        what = ", ".join(f"{column} {table[column][twice[0]]}" for column in key)
+        raise TableError(f"{path}, line {twice[0] + 2}: {what} is there twice")
     return table
 
 
 def weights_path(folder: Path, run: str) -> Path:
     """Where the published weights of a run lie."""
-    return folder / "weights" / f"{run}.safetensors"
+    return _place(folder, f"weights/{run}.safetensors")
 
 
 def unpublished(suite: Suite, tables: Tables | None = None) -> list[str]:
@@ -144,69 +255,125 @@ def unpublished(suite: Suite, tables: Tables | None = None) -> list[str]:
 def collect(suite: Suite) -> list[str]:
     """Bring the finished runs of a suite from ``runs/`` into ``results/``; returns the names of those that are new.
 
-    A run that is published and not among the machine's own stays as it is; one that the suite no longer has goes.
-    The tables are replaced together, after the weights: a reader never sees rows without theirs.
+    A run that is published and not among the machine's own stays as it is; one that the suite no longer has goes, and
+    weights that it no longer lists as published. What has not changed is not written. One process at a time.
+
+    Raises:
+        TableError: what is published cannot be read.
+        RunError: a part of a run cannot be read, or a weight is beyond half precision; nothing has changed then.
     """
-    tables = read_tables(suite.folder)
-    parts = {name: {run: part for run, part in getattr(tables, name).groupby("run", sort=False)} for name in LONG}
-    rows = {row["run"]: row for row in tables.runs.to_dict("records")}
+    waiting = f"{suite.name}: waiting for another process, which collects its runs"
+    with exclusive_folder(suite.folder, on_wait=lambda: print(waiting, file=sys.stderr)):
+        _move_into_place(suite.folder)
+        fresh = _collect(suite)
+        if not any(suite.folder.iterdir()):
+            suite.folder.rmdir()
+    return fresh
+
+
+def _collect(suite: Suite) -> list[str]:
+    folder, tables = suite.folder, read_tables(suite.folder)
+    rows = {row["run"]: _cells(row) for row in tables.runs.to_dict("records")}
+    parts = {name: {run: part.dropna(axis="columns", how="all") for run, part in
+                    getattr(tables, name).groupby("run", sort=False)} for name in LONG}
     fresh = []
     for run in suite.runs:
-        source = suite.runs_folder / run.name
+        source, published = suite.runs_folder / run.name, run.name in suite.published
         if not is_finished(source, run.config, suite.root):
             continue
-        record = read_record(source)
-        row = _row(run.name, run.config, record)
-        if rows.get(run.name) is not None and _same(rows[run.name], row) and (
-                run.name not in suite.published or weights_path(suite.folder, run.name).exists()):
+        row = _row(run.name, run.config, read_record(source))
+        if rows.get(run.name) == row and (not published or weights_path(folder, run.name).exists()):
             continue
         rows[run.name] = row
         for name in LONG:
             part = read_part(source, "history" if name == "histories" else name)
-            if name != "units" or run.name in suite.published:
-                parts[name][run.name] = part.assign(run=run.name)[["run", *part.columns]]
-        if run.name in suite.published:
-            save_weights(weights_path(suite.folder, run.name), load_file(source / "model.safetensors"),
-                         dtype=PUBLISHED_DTYPE)
+            parts[name][run.name] = part.assign(run=run.name).dropna(axis="columns", how="all")
         fresh.append(run.name)
     names = [run.name for run in suite.runs if run.name in rows]
-    if fresh or names != list(tables.runs["run"]):
-        _write(suite.folder, pd.DataFrame([rows[name] for name in names]), {
-            name: [parts[name][run] for run in names if run in parts[name]] for name in LONG})
-    for path in (suite.folder / "weights").rglob("*.safetensors"):
-        if path.relative_to(suite.folder / "weights").with_suffix("").as_posix() not in suite.published:
-            path.unlink()
+    shown = [name for name in names if name in suite.published]
+    texts = {"runs": _runs_text([rows[name] for name in names], suite)}
+    for name in LONG:
+        having = [run for run in (shown if name == "units" else names) if run in parts[name]]
+        texts[name] = _long_text(name, [parts[name][run] for run in having])
+    if names or len(tables.runs):
+        _publish(suite, texts, [name for name in fresh if name in suite.published])
+    _keep_weights(folder / "weights", shown)
     return fresh
 
 
-def _row(name: str, config: RunConfig, record: dict) -> dict[str, object]:
+def _row(name: str, config: RunConfig, record: dict) -> dict[str, str]:
+    environment = {f"environment.{key}": value for key, value in record["environment"].items()}
+    measured = {key: value for key, value in record["measures"].items() if key in MEASURES}
     settings = {key: setting_text(value) for key, value in settings_of(config).items()}
-    environment = {f"environment.{key}": str(value) for key, value in record["environment"].items()}
-    return {"run": name, "model": config.model, "dataset": config.dataset, **settings, **record["measures"],
-            "seconds": record["seconds"], **environment}
+    return _cells({"run": name, "model": config.model, "dataset": config.dataset, **settings, **measured,
+                   "seconds": record["seconds"],
+                   **{key: str(environment[key]) for key in ENVIRONMENT if environment.get(key) not in (None, "")}})
 
 
-def _same(published: dict[str, object], row: dict[str, object]) -> bool:
-    """Whether a published row says what a run's record says, numbers as the table rounds them."""
-    return all(str(published.get(key)) == str(value) or _rounded(published.get(key)) == _rounded(value)
-               for key, value in row.items() if value is not None)
+def _cells(row: Mapping[str, object]) -> dict[str, str]:
+    """The cells of a row that are not empty, as text."""
+    return {key: value if isinstance(value, str) else number_text(value) for key, value in row.items()
+            if value is not None and value == value}
 
 
-def _rounded(value: object) -> object:
-    return PRECISION % value if isinstance(value, (int, float)) else value
+def _runs_text(rows: list[dict[str, str]], suite: Suite) -> str:
+    """The table of runs; its columns follow from the suite and from what there is, not from the order of collecting."""
+    last = [*MEASURES, *ENVIRONMENT]
+    settings = dict.fromkeys([*(name for run in suite.runs for name in settings_of(run.config)),
+                              *(name for row in rows for name in row)])
+    there = set().union(*rows)
+    columns = [*IDENTITY, *(name for name in settings if name in there and name not in (*IDENTITY, *last)),
+               *(name for name in last if name in there or name in ENVIRONMENT)]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False)
 
 
-def _write(folder: Path, runs: pd.DataFrame, parts: dict[str, list[pd.DataFrame]]) -> None:
-    measured = [name for name in MEASURES if name in runs]
-    last = [*measured, *ENVIRONMENT]
-    settings = [column for column in runs if column not in last and column not in IDENTITY]
-    with atomic_path(folder / "tables") as temporary:
-        temporary.mkdir()
-        runs[[*IDENTITY, *settings, *last]].to_csv(temporary / "runs.csv", index=False, float_format=PRECISION)
-        for name, tables in parts.items():
-            tables = [table for table in tables if len(table)]
-            table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=LONG[name])
-            table.to_csv(temporary / f"{name}.csv", index=False, float_format=PRECISION)
-        for path in sorted(temporary.iterdir()):
-            path.replace(folder / path.name)
-    shutil.rmtree(folder / "tables", ignore_errors=True)
+def _long_text(name: str, parts: list[pd.DataFrame]) -> str:
+    parts = [part for part in parts if len(part)]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=LONG[name])
+    columns = dict.fromkeys([*LONG[name], *table.columns])
+    return table.reindex(columns=list(columns)).to_csv(index=False, float_format=number_text)
+
+
+def _publish(suite: Suite, texts: Mapping[str, str], published: list[str]) -> None:
+    """Write the tables that have changed, and the weights of these runs, and move them into place."""
+    texts = {f"{name}.csv": text.encode() for name, text in texts.items()}
+    changed = {name: text for name, text in texts.items()
+               if not (suite.folder / name).is_file() or (suite.folder / name).read_bytes() != text}
+    if changed or published:
+        with atomic_path(suite.folder / PENDING) as temporary:
+            temporary.mkdir()
+            for name, text in changed.items():
+                (temporary / name).write_bytes(text)
+            for run in published:
+                try:
+                    weights = load_file(suite.runs_folder / run / "model.safetensors")
+                    save_weights(weights_path(temporary, run), weights, dtype=PUBLISHED_DTYPE)
+                except (SafetensorError, RunError) as error:
+                    raise RunError(f"the weights of {run} cannot be published: {error}") from error
+        _move_into_place(suite.folder)
+
+
+def _move_into_place(folder: Path) -> None:
+    """Move what lies in ``new/`` to where it belongs, the table of runs last."""
+    for unfinished in folder.glob(f".{PENDING}-*"):  # of a process that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
+    pending = folder / PENDING
+    if pending.is_dir():
+        files = [path for path in pending.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == "runs.csv"):
+            place = folder / path.relative_to(pending)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+        shutil.rmtree(pending)
+
+
+def _keep_weights(folder: Path, runs: Iterable[str]) -> None:
+    """Delete the weights of all other runs, and the folders that become empty."""
+    kept = {folder / f"{run}.safetensors" for run in runs}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.suffix == ".safetensors" and path not in kept:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
