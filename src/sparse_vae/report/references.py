@@ -53,14 +53,17 @@ def problems(script: ModuleType, root: Path, suite: str) -> list[str]:
 
 
 def expand(script: ModuleType, text: str, extract: tuple, *, cells: bool = True) -> str:
-    """The text with cells and variables in place of their shortcodes; lines stay where there are no ``cells``."""
+    """The text with cells and variables in place of their shortcodes; lines stay where there are no ``cells``.
+
+    Braces in threes show a shortcode as it is written.
+    """
 
     def replacement(match: re.Match) -> str:
         if match[1] == "cell":
             return extract.files[f"report/_cells/{match[2]}.md"].decode() if cells else ""
         return str(reduce(dict.__getitem__, match[2].split("."), extract.variables))
 
-    return script.SHORTCODE.sub(replacement, text)
+    return script.SHORTCODE.sub(replacement, text).replace("{{{<", "{{<").replace(">}}}", ">}}")
 
 
 def _references(text: str, identifiers: set[str], keys: set[str]) -> Iterator[tuple[int, str]]:
