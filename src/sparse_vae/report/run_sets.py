@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,11 @@ from sparse_vae.report.statistics import LEVEL, Comparison, compare_means, corre
 from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
 from sparse_vae.report.tables import Tables, read_tables, setting_text, settings_of, weights_path
 
+Kept = TypeVar("Kept")
+NOT_MEASURED = "not measured"
+TITLES = {"label": "model", "title": "model", "family": "model", "latent_dim": "J", "dataset": "data"}
+"""What tables call the columns of their groups."""
+
 
 class Run:
     """One run of a set: what it is, its model where weights are, its data.
@@ -41,9 +47,27 @@ class Run:
 
     def __init__(self, name: str, config: RunConfig, *, weights: Path | None, data_root: Path | str,
                  measured: Measured | None = None, model: LatentVariableModel | None = None):
-        self.name, self.config, self.label = name, config, config.title
+        self.name, self.config, self.label = name, config, name
         self._weights, self._data_root, self._model = weights, data_root, model
         self.measured = measured or Measured()
+        # What copies in other sets share: what was computed once, and the names that were asked of the model.
+        self._kept: dict[str, object] = {}
+        self.asked: set[str] = set()
+
+    def _keep(self, name: str, make: Callable[[], Kept]) -> Kept:
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Every setting, the data set's as ``dataset.<name>``."""
+        return self._keep("settings", lambda: settings_of(self.config))
+
+    @property
+    def title(self) -> str:
+        """What the model is called, without what tells it apart from others of its set."""
+        return self._keep("title", lambda: self.config.title)
 
     @property
     def group(self) -> str:
@@ -55,20 +79,21 @@ class Run:
         """Whether its weights are at hand."""
         return self._model is not None or (self._weights is not None and self._weights.exists())
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         """The data set it was trained on."""
-        return load_data(self.config, self._data_root)
+        return self._keep("dataset", lambda: load_data(self.config, self._data_root))
 
-    @cached_property
+    @property
     def model(self) -> LatentVariableModel:
         """The trained model with its published weights, on the CPU, in evaluation mode.
 
         Raises:
             RunError: no weights of this run are published, or they do not fit.
         """
-        if self._model is not None:
-            return self._model
+        return self._model if self._model is not None else self._keep("model", self._read_model)
+
+    def _read_model(self) -> LatentVariableModel:
         if not self.has_model:
             raise RunError(f"the weights of {self.name} are not published; a suite's list `published` says whose are, "
                            "and `make train` makes them")
@@ -76,10 +101,10 @@ class Run:
         load_weights(model, self._weights)
         return model.eval()
 
-    @cached_property
+    @property
     def subject(self) -> Subject:
         """What measures see of it: codes and active dimensions of the test data, what each dimension adds."""
-        return Subject(self.model, self.dataset, self.config.training.seed)
+        return self._keep("subject", lambda: Subject(self.model, self.dataset, self.config.training.seed))
 
 
 class RunSet:
@@ -95,25 +120,30 @@ class RunSet:
     def __init__(self, runs: Iterable[Run], tables: Tables):
         # Copies, since a set labels its runs; what is measured of one, all sets that have it share.
         self.runs, self._tables = [copy(run) for run in runs], tables
+        self._frame: tuple[int, pd.DataFrame] | None = None
         if not self.runs:
             raise SettingError("no run is left of this set")
         self._label()
 
     def _label(self) -> None:
-        groups = {run.group: run for run in self.runs}
-        several = len({run.config.model_settings["latent_dim"] for run in groups.values()}) > 1
-        datasets = len({run.config.dataset for run in groups.values()}) > 1
-        labels = {}
-        for group, run in groups.items():
-            size = f", J = {run.config.model_settings['latent_dim']}" if several else ""
-            title = run.config.title + size + (f", {run.config.dataset}" if datasets else "")
-            labels.setdefault(title, []).append(group)
-        labels = {group: label + changes for label, sharing in labels.items()
-                  for group, changes in _unusual_settings({group: groups[group] for group in sharing}).items()}
-        counts = pd.Series(labels).value_counts()
+        # By their folder and settings: a folder holds two kinds of runs while a suite is being trained anew.
+        kinds: dict[tuple, list[Run]] = {}
         for run in self.runs:
-            label = labels[run.group]
-            run.label = label if counts[label] == 1 else f"{label} [{run.group.rpartition('/')[2]}]"
+            settings = tuple((name, setting_text(value)) for name, value in run.settings.items() if name != "seed")
+            kinds.setdefault((run.group, settings), []).append(run)
+        firsts = {kind: runs[0] for kind, runs in kinds.items()}
+        several = len({run.settings["latent_dim"] for run in firsts.values()}) > 1
+        datasets = len({run.config.dataset for run in firsts.values()}) > 1
+        labels: dict[str, list[tuple]] = {}
+        for kind, run in firsts.items():
+            size = f", J = {run.settings['latent_dim']}" if several else ""
+            labels.setdefault(run.title + size + (f", {run.config.dataset}" if datasets else ""), []).append(kind)
+        for label, sharing in labels.items():
+            changes = _unusual_settings([dict(settings) for _, settings in sharing])
+            for (group, settings), change in zip(sharing, changes, strict=True):
+                folder = f" [{group.rpartition('/')[2]}]" if changes.count(change) > 1 else ""
+                for run in kinds[group, settings]:
+                    run.label = label + change + folder
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -121,42 +151,68 @@ class RunSet:
     def __len__(self) -> int:
         return len(self.runs)
 
-    @cached_property
+    @property
     def frame(self) -> pd.DataFrame:
         """See the class; a measure that has not been taken, or that a run cannot have, is NaN."""
-        measured = self._tables.runs.set_index("run").reindex(columns=[*MEASURES, "seconds"])
-        rows = []
-        for run in self.runs:
-            known = measured.loc[run.name].to_dict() if run.name in measured.index else dict.fromkeys(MEASURES)
-            own = {name: value for name, value in run.measured.values.items() if value is not None}
-            rows.append({"run": run.name, "group": run.group, "model": run.config.model, "dataset": run.config.dataset,
-                         "title": run.config.title, "label": run.label,
-                         "family": re.sub(r" \(.*?\)", "", run.config.title),
-                         **settings_of(run.config), **known, **own})
-        frame = pd.DataFrame(rows)
-        return frame.astype(dict.fromkeys(MEASURES, float))
+        size = sum(len(run.measured.values) for run in self.runs)  # grows when one is taken, here or in another set
+        if self._frame is None or self._frame[0] != size:
+            self._frame = size, self._make_frame()
+        return self._frame[1]
+
+    def _make_frame(self) -> pd.DataFrame:
+        names = [*MEASURES, "seconds"]
+        known = self._tables.runs.set_index("run").reindex([run.name for run in self.runs], columns=names)
+        measured = known.astype(float).reset_index(drop=True)
+        here = pd.DataFrame([run.measured.values for run in self.runs], columns=list(MEASURES), dtype=float)
+        about = pd.DataFrame([
+            {"run": run.name, "group": run.group, "model": run.config.model, "dataset": run.config.dataset,
+             "title": run.title, "label": run.label, "family": re.sub(r" \(.*?\)", "", run.title), **run.settings}
+            for run in self.runs])
+        return pd.concat([about, measured.combine_first(here)[names]], axis="columns")
 
     def where(self, **settings: object) -> RunSet:
         """The runs whose settings are these: a value, a list of values, or a function that says yes to a value.
 
-        A name with a dot is written with two underscores: ``dataset__seed``.
+        None and NaN stand for no value: of a setting that is None or that the model does not take, or of a measure that
+        is not there. A name with a dot is written with two underscores: ``dataset__seed``.
 
         Raises:
-            SettingError: an unknown name, or no run is left.
+            SettingError: an unknown name, or no run is left; says which values there are.
         """
+        return self._subset(self.frame["run"][self._fitting(settings)])
+
+    def _fitting(self, settings: Mapping[str, object]) -> pd.Series:
+        """Which rows of the frame :meth:`where` chooses."""
         keep = pd.Series(True, index=self.frame.index)
         for name, wanted in settings.items():
-            column = name.replace("__", ".")
-            if column not in self.frame:
-                raise unknown_name("column of the runs", column, self.frame.columns)
-            values = self.frame[column]
+            values = self._column(name.replace("__", "."))
             if callable(wanted):
-                keep &= values.map(wanted).astype(bool)
+                fitting = values.map(wanted).astype(bool)
             else:
-                keep &= values.isin(wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
-        if not keep.any():
-            raise SettingError("no run has " + ", ".join(f"{name} = {value!r}" for name, value in settings.items()))
-        return self._subset(self.frame["run"][keep])
+                several = list(wanted) if isinstance(wanted, (list, tuple, set, np.ndarray, pd.Series)) else [wanted]
+                fitting = values.isin([value for value in several if not pd.isna(value)])
+                if any(pd.isna(value) for value in several):
+                    fitting |= values.isna()
+            if not (keep & fitting).any():
+                asked = ", ".join(f"{name} {'as asked' if callable(value) else f'= {value!r}'}"
+                                  for name, value in settings.items())
+                there = [str(value) for value in values[keep].unique()]
+                more = f" and {len(there) - 12} others" if len(there) > 12 else ""
+                raise SettingError(f"no run has {asked}; {name} is {', '.join(there[:12])}{more}")
+            keep &= fitting
+        return keep
+
+    def _column(self, name: str) -> pd.Series:
+        if name in MEASURES:
+            self.measure(name)
+        if name not in self.frame:
+            raise unknown_name("column of the runs", name, self.frame.columns)
+        return self.frame[name]
+
+    def _grouped(self, by: str | list[str]) -> pd.core.groupby.DataFrameGroupBy:
+        for name in _listed(by):
+            self._column(name)
+        return self.frame.groupby(by, sort=False, dropna=False)
 
     def matching(self, patterns: str | Iterable[str]) -> RunSet:
         """The runs whose names fit the patterns, see :func:`~sparse_vae.report.suites.matching_names`."""
@@ -177,11 +233,17 @@ class RunSet:
         Raises:
             SettingError: no run has them all.
         """
-        keep = self.measure(names).frame[list(names)].notna().all(axis=1)
-        if not keep.any():
-            raise SettingError(f"none of these {len(self.runs)} runs, the first is {self.runs[0].name}, has the "
+        return self._subset(self._rows_having(*names)["run"])
+
+    def _rows_having(self, *names: str, settings: Mapping[str, object] | None = None) -> pd.DataFrame:
+        """The rows of the frame that have these measures, of the runs with these settings."""
+        frame = self.measure(names).frame
+        frame = frame[self._fitting(settings or {})]
+        found = frame.dropna(subset=[find_measure(name).name for name in names])
+        if found.empty:
+            raise SettingError(f"none of these {len(frame)} runs, the first is {frame['run'].iloc[0]}, has the "
                                f"measure{'s' * (len(names) > 1)} {', '.join(names)}")
-        return self._subset(self.frame["run"][keep])
+        return found
 
     def with_models(self) -> RunSet:
         """The first run of each group whose weights are at hand: what pictures are drawn of.
@@ -209,37 +271,46 @@ class RunSet:
     # --- measures
 
     def measure(self, names: str | Iterable[str]) -> RunSet:
-        """Take measures that are missing, of the runs whose models are at hand; returns the set itself."""
-        names = [names] if isinstance(names, str) else list(names)
+        """Take measures that are missing, of the runs whose models are at hand; returns the set itself.
+
+        What a table has is never taken again: it may come from weights in full precision.
+        """
+        names = _listed(names)
         for name in names:
             if name not in CURVES:
                 find_measure(name)
-        curves = set(zip(self._tables.curves["run"], self._tables.curves["curve"], strict=True))
         for run in self.runs:
-            missing = [name for name in names if self._lacks(run, name, curves)]
+            missing = [name for name in names if self._lacks(run, name)]
             if missing and run.has_model:
                 found = measure(run.model, run.dataset, seed=run.config.training.seed, only=missing)
-                run.measured.values |= found.values
-                run.measured.curves = pd.concat([run.measured.curves, found.curves], ignore_index=True)
-        self.__dict__.pop("frame", None)
+                new = {name for name in {*missing, *found.values, *found.curves["curve"]} if self._lacks(run, name)}
+                run.measured.values |= {name: value for name, value in found.values.items() if name in new}
+                run.measured.curves = _together([run.measured.curves, found.curves[found.curves["curve"].isin(new)]])
+                run.asked |= new
         return self
 
-    def _lacks(self, run: Run, name: str, curves: set[tuple[str, str]]) -> bool:
-        if name in CURVES:
-            return (run.name, name) not in curves and name not in set(run.measured.curves["curve"])
-        return pd.isna(self.frame.loc[self.frame["run"] == run.name, name]).all() and name not in run.measured.values
+    def _lacks(self, run: Run, name: str) -> bool:
+        """Whether this measure or curve of a run has not been taken."""
+        return name not in run.asked and run.name not in self._tables.measured(name)
+
+    def not_measured(self, names: str | Iterable[str]) -> str:
+        """A sentence for captions on measures that are younger than these results; empty where all have been taken."""
+        self.measure(names := _listed(names))
+        lacking = {find_measure(name).title: sum(self._lacks(run, name) for run in self.runs) for name in names}
+        parts = [f"{title} of {count} of {len(self)} runs" for title, count in lacking.items() if count]
+        return f"Not measured, for want of weights: {', '.join(parts)}." if parts else ""
 
     def values(self, name: str, by: str | list[str] = "label") -> dict[object, list[float]]:
         """A measure's values over the seeds of each group, in the order of the runs; groups without one are left out.
         """
-        self.measure(name)
-        groups = self.frame.dropna(subset=[name]).groupby(by, sort=False)[name]
-        return {key: list(values) for key, values in groups}
+        self.measure(find_measure(name).name)
+        groups = {key: values.dropna().tolist() for key, values in self._grouped(by)[name]}
+        return {key: values for key, values in groups.items() if values}
 
     def means(self, names: Iterable[str], by: str | list[str] = "label") -> pd.DataFrame:
         """Mean of each measure over the seeds of each group; NaN where a group has none."""
-        self.measure(names)
-        return self.frame.groupby(by, sort=False)[list(names)].mean()
+        self.measure(names := _listed(names))
+        return self._grouped(by)[names].mean()
 
     def table(self, names: Iterable[str], by: str | list[str] = "label", *, seeds: bool = False) -> pd.DataFrame:
         """Mean ± standard error over the seeds of each group, as text, in the units of the measures' titles.
@@ -250,20 +321,25 @@ class RunSet:
             seeds: a first column with the number of runs.
 
         Returns:
-            Text; a dash where a group has no value. A measure that no run of the set has is left out.
+            Text; a dash where nothing can be said of a group, "not measured" where a measure is younger than the
+            results and no weights are at hand. A measure of which nothing can be said of any run is left out.
+
+        Raises:
+            SettingError: an unknown measure or column, with the nearest name.
         """
-        names = list(names)
-        self.measure(names)
-        groups = self.frame.groupby(by, sort=False, dropna=False)
+        self.measure(names := _listed(names))
+        groups, keys = self._grouped(by), [self.frame[name] for name in _listed(by)]
         columns = {"seeds": groups.size().astype(str)} if seeds else {}
-        for name in names:
-            if self.frame[name].notna().any():
-                each = find_measure(name)
-                columns[each.title] = groups[name].apply(
-                    lambda values, each=each: mean_and_error(values.dropna() * each.scale, each.digits))
+        for each in map(find_measure, names):
+            text = groups[each.name].apply(
+                lambda values, each=each: mean_and_error(values.dropna() * each.scale, each.digits))
+            lacking = pd.Series([self._lacks(run, each.name) for run in self.runs])
+            lacking = lacking.groupby(keys, sort=False, dropna=False).any()
+            text = text.mask((groups[each.name].count() == 0) & lacking, NOT_MEASURED)
+            if (text != "—").any():
+                columns[each.title] = text
         table = pd.DataFrame(columns)
-        titles = {"label": "model", "title": "model", "family": "model", "latent_dim": "J", "dataset": "data"}
-        return table.rename_axis([titles.get(name, name) for name in table.index.names])
+        return table.rename_axis([TITLES.get(name, name) for name in table.index.names])
 
     def best(self, name: str, by: str | None = None) -> pd.DataFrame:
         """The group with the best mean of a measure, for each value of ``by`` (a column), and which are level with it.
@@ -275,16 +351,15 @@ class RunSet:
             A row for each value of ``by`` (one row without it): ``label``, ``mean``, ``level`` (labels).
 
         Raises:
-            SettingError: a measure of which neither more nor less is better.
+            SettingError: a measure of which neither more nor less is better, or that no run has; an unknown column.
         """
         each = find_measure(name)
         if not each.better:
             raise SettingError(f"of {name} neither more nor less is better")
-        self.measure(name)
-        rows = []
-        parts = self.frame.dropna(subset=[name]).groupby(by, sort=True) if by else [
-            (None, self.frame.dropna(subset=[name]))]
-        for key, part in parts:
+        if by:
+            self._column(by)
+        rows, known = [], self._rows_having(name)
+        for key, part in known.groupby(by, dropna=False) if by else [(None, known)]:
             values = {label: list(own) for label, own in part.groupby("label", sort=False)[name]}
             means = pd.Series({label: sum(own) / len(own) for label, own in values.items()})
             first = means.idxmin() if each.better == "lower" else means.idxmax()
@@ -333,11 +408,20 @@ class RunSet:
         Returns:
             A row for each value: ``difference`` of the means, ``low`` and ``high`` of its 95% interval, ``p`` as it is
             and ``p_holm`` corrected for the number of rows, ``n`` of both, ``differs`` at 5% after the correction.
+
+        Raises:
+            SettingError: no such runs, none of them has the measure, no value of ``at`` that both have, or a pair of
+                runs that cannot be told: several of one seed on a side.
         """
-        self.measure(name)
-        sides = [self.where(**({"model": side} if isinstance(side, str) else side)).frame.dropna(subset=[name])
-                 for side in (first, second)]
-        keys = sorted(set(sides[0][at]) & set(sides[1][at])) if at else [None]
+        sides = [self._rows_having(name, settings=_as_settings(side)) for side in (first, second)]
+        keys = [None]
+        if at:
+            self._column(at)
+            there = [dict.fromkeys(side[at].dropna()) for side in sides]
+            keys = sorted(there[0].keys() & there[1].keys())
+            if not keys:
+                raise SettingError(f"{first!r} and {second!r} have no {at} in common: "
+                                   + "; ".join(", ".join(map(str, values)) for values in there))
         tests: list[Comparison] = []
         for key in keys:
             values = []
@@ -345,6 +429,9 @@ class RunSet:
                 own = side[side[at] == key] if at else side
                 values.append(own.set_index("seed")[name])
             if paired:
+                if any(own.index.has_duplicates for own in values):
+                    raise SettingError(f"{first!r} and {second!r} cannot be paired by their seeds: several runs of one "
+                                       "side share a seed; choose them by further settings")
                 shared = values[0].index.intersection(values[1].index)
                 values = [own.loc[shared] for own in values]
             tests.append(compare_means(list(values[0]), list(values[1]), paired=paired))
@@ -366,10 +453,10 @@ class RunSet:
             ``title`` (of the measure), the columns of :meth:`compare`, with ``p_holm`` corrected for the number of
             rows, and ``text``, the difference with its interval as tables write it.
         """
-        rows, tests = [], []
+        rows, tests, names = [], [], _listed(names)
         for first, second in pairs:
-            sides = [self.where(**({"model": side} if isinstance(side, str) else side)) for side in (first, second)]
-            model, against = (" or ".join(dict.fromkeys(side.frame["title"])) for side in sides)
+            model, against = (" or ".join(self.frame["title"][self._fitting(_as_settings(side))].unique())
+                              for side in (first, second))
             for each in map(find_measure, names):
                 for key, row in self.compare(first, second, each.name, at).iterrows():
                     rows.append({"model": model, "against": against, at or "of": key, "measure": each.name,
@@ -412,6 +499,14 @@ class RunSet:
         return merged.sort_values("run", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
 
 
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _as_settings(side: str | Mapping[str, object]) -> Mapping[str, object]:
+    return {"model": side} if isinstance(side, str) else side
+
+
 def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all tables; one without rows would turn numbers into objects."""
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
@@ -430,7 +525,8 @@ def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
         needs: leave out the runs whose configuration it says no to.
 
     Raises:
-        SettingError: an unknown suite, patterns that fit none of its runs, no run left.
+        SettingError: an unknown suite, or one without results; patterns that fit none of its runs; an entry of
+            ``train`` that cannot be used; no run left.
         TableError: a published table that cannot be read.
     """
     if suite is None:
@@ -444,24 +540,32 @@ def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
             raise SettingError(f"suite {suite!r} has no published results; make train SUITE={suite}")
         found = [Run(name, configs[name], weights=weights_path(chosen.folder, name), data_root=data_root)
                  for name in matching_names(list(configs), runs)]
-    return RunSet([run for run in found if needs is None or needs(run.config)], tables)
+    left = [run for run in found if needs is None or needs(run.config)]
+    if found and not left:
+        raise SettingError(f"none of these {len(found)} runs, the first is {found[0].name}, is of the kind needed")
+    return RunSet(left, tables)
 
 
-def _unusual_settings(groups: Mapping[str, Run]) -> dict[str, str]:
-    """Group → the settings that most of these groups do not have, for display: ``", prior_presence 0.3"``."""
-    own = {group: {name: setting_text(value) for name, value in settings_of(run.config).items() if name != "seed"}
-           for group, run in groups.items()}
-    columns = {name: [settings.get(name, "none") for settings in own.values()]
-               for name in dict.fromkeys(name for settings in own.values() for name in settings)}
+def _unusual_settings(kinds: list[Mapping[str, str]]) -> list[str]:
+    """For each kind of runs the settings that tell it from the others, for display: ``", epochs 5"``.
+
+    A setting that more than half of them share is not said of those.
+    """
+    columns = {name: [kind.get(name, "none") for kind in kinds] for name in dict.fromkeys(n for k in kinds for n in k)}
     usual = {name: max(values, key=values.count) for name, values in columns.items()}
-    return {group: "".join(f", {name} {settings[name]}" for name in settings if settings[name] != usual[name])
-            for group, settings in own.items()}
+    usual = {name: value for name, value in usual.items() if 2 * columns[name].count(value) > len(kinds)}
+    return ["".join(f", {name.replace('_', ' ')} {value}" for name, value in kind.items() if value != usual.get(name))
+            for kind in kinds]
 
 
 def _train_now(entries: list[Mapping[str, object]], data_root: Path | str) -> tuple[Tables, list[Run]]:
     """Train runs in this process; their measures are taken when they are asked for."""
     found, histories = [], []
+    if not entries:
+        raise SettingError("without a suite, `train` must say what to train: a model, a data set, settings")
     for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise SettingError(f"an entry of `train` must be a mapping of settings; got {entry!r}")
         for wanted in expand_run(dict(entry)):
             config = wanted.config
             data = load_data(config, data_root)

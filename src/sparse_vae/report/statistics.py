@@ -14,7 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from sparse_vae.checks import SettingError
+
 LEVEL = 0.05
+ROUNDING = 1e-12
+"""A spread that is smaller, relative to the values, is an error of their arithmetic."""
 NARROW_SPACE = "\u00a0"
 
 
@@ -51,13 +55,20 @@ class Comparison(NamedTuple):
 def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bool = False) -> Comparison:
     """The mean of ``first`` minus that of ``second``, by Welch's test, or by a paired one.
 
+    Without spread (single values, equal values, or pairs that all differ by the same) there is a difference and no test.
+
+    Raises:
+        SettingError: pairs of unequal number.
+
     >>> compare_means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).difference
     -2.0
     """
-    difference = float(np.mean(first) - np.mean(second)) if len(first) and len(second) else np.nan
     counts = len(first), len(second)
-    if min(counts) < 2 or (paired and np.ptp(np.subtract(first, second)) == 0) or (
-            not paired and np.ptp(first) == 0 and np.ptp(second) == 0):
+    if paired and counts[0] != counts[1]:
+        raise SettingError(f"a paired comparison needs as many values on both sides; got {counts[0]} and {counts[1]}")
+    difference = float(np.mean(first) - np.mean(second)) if min(counts) else np.nan
+    spread = [np.subtract(first, second)] if paired else [first, second]
+    if min(counts) < 2 or all(np.ptp(values) <= ROUNDING * np.max(np.abs([*first, *second])) for values in spread):
         return Comparison(difference, np.nan, np.nan, np.nan, np.nan, counts)
     with warnings.catch_warnings():
         # SciPy fears for its precision where the values of one side are equal; their variance is 0 all the same.
@@ -82,14 +93,16 @@ def correct(tests: Sequence[Comparison]) -> list[Comparison]:
 
 
 def mean_and_error(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard error of the mean, as tables write it; the mean alone of one value, a dash of none.
+    """Mean ± standard error of the mean, as tables write it; a dash of no value, NaN being none.
 
-    An error that would be all zeros is written as less than the last digit.
+    The mean stands alone where there is one value, or where all are equal. An error that would be all zeros is written
+    as less than the last digit.
 
     >>> mean_and_error([1.0, 3.0], 1)
     '2.0\xa0±\xa01.0'
     """
     values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
     if not len(values):
         return "—"
     mean = f"{values.mean():z.{digits}f}".replace("-", "−")

@@ -68,6 +68,7 @@ class Tables:
     histories: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LONG["histories"]))
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LONG["curves"]))
     units: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LONG["units"]))
+    _measured: dict[str, set[str]] = field(default_factory=dict, repr=False)
 
     def configs(self) -> dict[str, RunConfig]:
         """The configuration of each run, by its name."""
@@ -79,6 +80,11 @@ class Tables:
         The others were published before there was such a measure: none of the runs that were measured by the same
         source (``environment.measures``) has it.
         """
+        if name not in self._measured:
+            self._measured[name] = self._find_measured(name)
+        return self._measured[name]
+
+    def _find_measured(self, name: str) -> set[str]:
         if name in CURVES:
             having = set(self.curves["run"][self.curves["curve"] == name])
         else:
