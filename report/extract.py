@@ -31,6 +31,7 @@ GENERATED = ("more", "notebooks")
 """Names for ``{{< cell … >}}`` that are no labels: the figures that no chapter shows, and a list of all notebooks."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
 OPTION = re.compile(r"^#\| ([\w-]+): (.*)\n?", re.MULTILINE)
 
 
@@ -77,12 +78,17 @@ def read_pages(root: Path) -> list[Page]:
 
 
 class Cell(NamedTuple):
-    """A cell of an executed notebook; ``data`` maps the media types of its output to their text."""
+    """A cell of an executed notebook; each of its outputs maps media types to text."""
 
     kind: str
     source: str
     options: dict[str, str]
-    data: dict[str, str]
+    outputs: list[dict[str, str]]
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The output that its label is for: the one in most media types."""
+        return max(self.outputs, key=len, default={})
 
     @property
     def label(self) -> str:
@@ -94,30 +100,37 @@ class Cell(NamedTuple):
         """Of a figure or a table; of other outputs nothing."""
         return " ".join((self.options.get("fig-cap") or self.options.get("tbl-cap") or "").split())
 
-    @property
-    def picture(self) -> tuple[str, bytes] | None:
-        """Suffix and content of the file that shows the output."""
-        if "image/svg+xml" in self.data:
-            return ".svg", self.data["image/svg+xml"].encode()
-        return (".png", base64.b64decode(self.data["image/png"])) if "image/png" in self.data else None
+    def picture(self, data: dict[str, str]) -> str | None:
+        """Name of the file that shows an output, if it is a picture."""
+        for kind, suffix in PICTURES.items():
+            if kind in data:
+                own = self.label and data is self.data
+                return (self.label if own else hashlib.sha256(data[kind].encode()).hexdigest()[:12]) + suffix
+        return None
 
-    def output(self, folder: str) -> str:
-        """The output as Markdown, a picture as the file in ``folder`` that :meth:`picture` is for."""
-        if self.picture:
-            alt = " ".join(self.options.get("fig-alt", "").split())
+    def pictures(self) -> dict[str, bytes]:
+        """Names and contents of the files that show its outputs."""
+        return {name: data["image/svg+xml"].encode() if name.endswith(".svg") else base64.b64decode(data["image/png"])
+                for data in self.outputs if (name := self.picture(data))}
+
+    def output(self, data: dict[str, str], folder: str = "") -> str:
+        """An output as Markdown, a picture as the file in ``folder``."""
+        if file := self.picture(data):
+            alt = " ".join((self.options.get("fig-alt") or data.get("text/plain", "")).split())
             alt = alt.replace("&", "&amp;").replace('"', "&quot;").replace("\\", "\\\\")
-            return f'![]({folder}{self.label}{self.picture[0]}){{fig-alt="{alt}"}}'
-        if "text/html" in self.data:
-            return fence(self.data["text/html"], "{=html}")
-        return self.data.get("text/markdown") or fence(self.data.get("text/plain", ""), "text")
+            return f'![]({folder}{file}){{fig-alt="{alt}"}}'
+        if "text/html" in data:
+            return fence(data["text/html"], "{=html}")
+        return data.get("text/markdown") or fence(data.get("text/plain", ""), "text")
 
 
 class Notebook(NamedTuple):
-    """An executed notebook of a suite."""
+    """An executed notebook of a suite, and the files that its pictures become."""
 
     suite: str
     path: Path
     cells: list[Cell]
+    pictures: dict[str, bytes]
 
     @property
     def name(self) -> str:
@@ -146,10 +159,10 @@ class Notebook(NamedTuple):
                 parts.append(cell.source)
                 continue
             parts.append(fence(cell.source, "python"))
-            if cell.data:
+            for data in cell.outputs:
                 caption = f"\n\n[{cell.caption}]{{.caption}}" if cell.caption else ""
-                parts.append(f"::: {{#{cell.label} .output}}\n{cell.output('')}{caption}\n:::" if cell.label
-                             else cell.output(""))
+                parts.append(f"::: {{#{cell.label} .output}}\n{cell.output(data)}{caption}\n:::"
+                             if cell.label and data is cell.data else cell.output(data))
         return "\n\n".join([f"---\ntitle: {json.dumps(title, ensure_ascii=False)}\nfile: {self.name}.ipynb\n---",
                             *parts])
 
@@ -158,7 +171,7 @@ class Notebook(NamedTuple):
 
         Pieces of HTML come with the way to the notebook, sentences alone.
         """
-        output, link = cell.output(self.folder), f"[Notebook: {self.links}]{{.notebook-link}}"
+        output, link = cell.output(cell.data, self.folder), f"[Notebook: {self.links}]{{.notebook-link}}"
         if not cell.caption:
             return f"{output}\n\n{link}\n" if "text/html" in cell.data else f"{output}\n"
         code = "\n\n".join([fence('<details class="code-fold"><summary>Code</summary>', "{=html}"),
@@ -181,6 +194,7 @@ def read_notebook(path: Path) -> Notebook:
     """
     try:
         cells = [_read_cell(cell) for cell in json.loads(path.read_bytes())["cells"]]
+        pictures = {name: content for cell in cells for name, content in cell.pictures().items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{_shown(path)} is damaged or not a notebook ({error}); draw it again: make graphics "
                           f"SUITE={path.parts[-3]}") from error
@@ -189,20 +203,19 @@ def read_notebook(path: Path) -> Notebook:
         if cell.label and (not cell.data or labels.count(cell.label) > 1):
             raise ReportError(f"{_shown(path)}: the cell {cell.label} "
                               + ("is there twice" if cell.data else "shows nothing"))
-        if cell.label.startswith("fig-") and cell.picture and not cell.options.get("fig-alt"):
+        if cell.label.startswith("fig-") and cell.picture(cell.data) and not cell.options.get("fig-alt"):
             raise ReportError(f"{_shown(path)}: the figure {cell.label} has no alternative text")
-    return Notebook(path.parts[-3], path, cells)
+    return Notebook(path.parts[-3], path, cells, pictures)
 
 
 def _read_cell(cell: dict) -> Cell:
     source = _text(cell["source"])
     if cell["cell_type"] != "code":
-        return Cell(cell["cell_type"], source, {}, {})
+        return Cell(cell["cell_type"], source, {}, [])
     options = {key: _value(text) for key, text in OPTION.findall(source)}
-    data = next((output["data"] for output in cell["outputs"] if output.get("data")), {})
-    printed = "".join(_text(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+    outputs = [output.get("data") or {"text/plain": output.get("text", "")} for output in cell["outputs"]]
     return Cell("code", OPTION.sub("", source), options,
-                {kind: _text(value) for kind, value in data.items()} or ({"text/plain": printed} if printed else {}))
+                [{kind: _text(value) for kind, value in data.items()} for data in outputs])
 
 
 def _text(lines: str | list[str]) -> str:
@@ -376,7 +389,7 @@ def collect(root: Path, site: str) -> Extract:
         place = notebook.folder.lstrip("/")
         texts[f"{place}{notebook.name}.html"] = notebook.as_page()
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
-        files |= {f"{place}{cell.label}{cell.picture[0]}": cell.picture[1] for cell in notebook.cells if cell.picture}
+        files |= {place + name: content for name, content in notebook.pictures.items()}
     return Extract(files, texts, values)
 
 

@@ -24,6 +24,7 @@ from sparse_vae.report import site
 ROOT = Path(__file__).parents[1]
 PAGES = [chapter["href"].replace(".qmd", ".html")
          for chapter in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]]
+NOTEBOOK = "results/tiny/figures/a-x.ipynb"
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(8)
 HEAD = "---\ntitle: {}\nsuites: [{}]\n---\n\n"
 
@@ -61,7 +62,7 @@ def tiny(tmp_path):
                                                         "second": dataset, "figures": ["a-x"]})
         write(root / "results" / suite / "runs.csv", "run,dataset,latent_dim,epochs,seconds,environment.device\n"
               f"r1,{dataset},2,9,60,cpu\nr2,{dataset},16,10,90,cpu\nr3,{dataset},8,,30,cpu\n")
-    write(root / "results" / "tiny" / "figures" / "a-x.ipynb", notebook(FIGURE, TABLE, SENTENCE, WIDGET))
+    write(root / NOTEBOOK, notebook(FIGURE, TABLE, SENTENCE, WIDGET))
     write(root / "results" / "study" / "figures" / "a-x.ipynb", notebook(
         code_cell('#| label: "finding-study"\nsay()', **{"text/markdown": "Studied."})))
     write(root / "index.qmd", HEAD.format("Home", "site")
@@ -123,10 +124,23 @@ def test_a_notebook_becomes_a_page_which_is_made_again_only_when_it_changes(tiny
     before = [file.stat().st_mtime_ns for file in files]
     extracted(tiny)
     assert [file.stat().st_mtime_ns for file in files] == before
-    path = tiny / "results" / "tiny" / "figures" / "a-x.ipynb"
+    path = tiny / NOTEBOOK
     path.write_text(path.read_text().replace("What is asked", "Another question"))
     extracted(tiny)
     assert "Another question" in page.read_text()
+
+
+def test_the_page_of_a_notebook_shows_every_output_of_a_cell(tiny):
+    cell = code_cell("#| label: finding-x\nsay()", **{"text/markdown": "So.", "text/plain": "So."})
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["1\n", "2\n"]}, *cell["outputs"],
+                       {"output_type": "display_data", "data": {"image/svg+xml": "<svg/>"}}]
+    write(tiny / NOTEBOOK, notebook(FIGURE, TABLE, WIDGET, cell))
+    report = extracted(tiny)
+    text = (report / "executed" / "tiny" / "a-x.html").read_text()
+    [svg] = (report / "executed" / "tiny").glob("*.svg")
+    assert text.index("1\n2") < text.index("So.") < text.index(f'src="{svg.name}"')
+    assert svg.read_text() == "<svg/>"
+    assert (report / "_cells" / "finding-x.md").read_text() == "So.\n"
 
 
 def test_what_no_chapter_shows_any_more_goes_and_is_among_further_figures(tiny):
@@ -152,7 +166,6 @@ def test_variables_state_the_tables(tiny):
     assert values["studies"]["study"]["datasets"] == "faces"
 
 
-NOTEBOOK = "results/tiny/figures/a-x.ipynb"
 BROKEN = {
     "a label that is not there": ("index.qmd", HEAD.format("H", "site, study") + "{{< cell fig-b >}}",
                                   r"index\.qmd:6: no executed notebook of suite tiny or study has .* label fig-b"),
@@ -164,6 +177,7 @@ BROKEN = {
     "a damaged notebook": (NOTEBOOK, "[]", r"a-x\.ipynb is damaged .* make graphics SUITE=tiny"),
     "no output": (NOTEBOOK, notebook(code_cell("#| label: x\n1")), "x shows nothing"),
     "a label twice": (NOTEBOOK, notebook(TABLE, TABLE), "tbl-a-x is there twice"),
+    "a damaged picture": (NOTEBOOK, notebook(code_cell("#| label: fig-b", **{"image/png": "a"})), "is damaged"),
     "no alternative text": (NOTEBOOK, notebook(code_cell("#| label: fig-b", **{"image/png": ""})),
                             "fig-b has no alternative text"),
     "a label of two suites": ("results/study/figures/a-x.ipynb", notebook(FIGURE, SENTENCE), "a label of"),
