@@ -7,32 +7,36 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from sparse_vae import files, runs
-from sparse_vae.evaluation import code_usage, summarise
-from sparse_vae.models import MODELS
+import sparse_vae
+from sparse_vae import checkpoints, files
+from sparse_vae.checkpoints import RunError, load_weights, train_run
+from sparse_vae.configuration import RunConfig, build_model, configure, load_data
+from sparse_vae.models import CLASSICAL, MODELS
+from sparse_vae.report.measures import Measured, measure, measures_fingerprint
 from sparse_vae.report.runs import (
-    Run,
-    RunError,
-    build_model,
-    by_title_and_size,
-    configure,
+    PACKAGE,
+    describe_package,
     is_finished,
-    load_data,
-    open_runs,
+    number_text,
+    read_config,
+    read_part,
+    read_record,
     save_run,
-    train_run,
 )
 
 TINY = {"epochs": 1, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, "device": "cpu"}
+FILES = {"config.json", "measures.json", "history.csv", "curves.csv", "units.csv", "model.safetensors"}
 
 
 def write_run(folder: Path, model: str = "vae", dataset: str = "digits", **settings) -> Path:
@@ -40,7 +44,7 @@ def write_run(folder: Path, model: str = "vae", dataset: str = "digits", **setti
     config = configure(model, dataset, **TINY, **settings)
     data = load_data(config)
     net, history = train_run(config, data, progress=False)
-    return save_run(folder, config, net, history, summarise(net, data))
+    return save_run(folder, config, net, history, measure(net, data, only=["loss", "population_histogram", "units"]))
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +77,29 @@ def largest_file(size: int):
 # --- a run's folder
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "pca", "dictionary"])
 def test_a_run_is_read_back_as_it_was_written(name, tmp_path):
-    config = configure(name, "digits", **TINY, seed=2)
+    settings = {"epochs": 1, "latent_dim": 3} if name in CLASSICAL else TINY
+    config = configure(name, "digits", **settings, seed=2)
     data = load_data(config)
     model, history = train_run(config, data, progress=False)
-    metrics = summarise(model, data)
-    folder = save_run(tmp_path / "digits" / name / "seed2", config, model, history, metrics)
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json", "metrics.json", "history.csv", "model.safetensors"}
+    measured = measure(model, data, seed=2, only=["loss", "hoyer", "population_histogram", "units"])
+    folder = save_run(tmp_path / "digits" / name / "seed2", config, model, history, measured)
+    assert {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["seed2"]
 
-    run = Run(folder)
-    assert run.config == config
-    assert run.title == model.title
-    assert {key: run.metrics[key] for key in metrics} == metrics
-    assert run.metrics["training_seconds"] == sum(row["seconds"] for row in history)
-    assert run.metrics["environment"]["device"] == "cpu"
-    assert list(run.history) == list(history[0])
-    assert run.history.test_total.tolist() == pytest.approx([row["test_total"] for row in history], rel=1e-5)
-    assert torch.equal(run.model.reconstruct(data.test.x), model.reconstruct(data.test.x))
-    assert not run.model.training
+    record = read_record(folder)
+    assert read_config(folder) == config
+    assert record["measures"] == measured.values
+    assert record["seconds"] == pytest.approx(sum(row["seconds"] for row in history) if history else measured.seconds)
+    assert record["environment"]["version"] == sparse_vae.__version__
+    assert record["environment"]["measures"] == measures_fingerprint()
+    pd.testing.assert_frame_equal(read_part(folder, "history"), pd.DataFrame(history), rtol=1e-5, check_dtype=False)
+    pd.testing.assert_frame_equal(read_part(folder, "curves"), measured.curves, rtol=1e-5, check_dtype=False)
+    pd.testing.assert_frame_equal(read_part(folder, "units"), measured.units, rtol=1e-5, check_dtype=False)
+    again = build_model(config, data)
+    load_weights(again, folder / "model.safetensors")
+    assert torch.equal(again.eval().code(data.test.x[:50]), model.code(data.test.x[:50]))
     assert is_finished(folder, config)
 
 
@@ -102,8 +108,30 @@ def test_training_twice_gives_the_same_weights(finished, tmp_path):
     assert (again / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
 
 
+def test_what_cannot_be_said_is_null_and_counts_are_in_full(tmp_path):
+    config = configure("vae", "digits", **TINY)
+    history = [{"epoch": 1, "step": 1234567, "seconds": 2, "test_total": -1234567.8}]  # the seconds are no float
+    measured = Measured({"loss": None, "parameters": 2057233.0})
+    folder = save_run(tmp_path / "seed0", config, build_model(config, load_data(config)), history, measured)
+    assert read_record(folder)["measures"] == {"loss": None, "parameters": 2057233.0}
+    assert read_record(folder)["seconds"] == 2.0
+    assert (folder / "history.csv").read_text().splitlines() == ["epoch,step,seconds,test_total",
+                                                                 "1,1234567,2,-1234570"]
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.0, "0"), (1.0, "1"), (-3.0, "-3"), (2057233.0, "2057233"), (123456789.5, "123457000"), (1 / 3, "0.333333"),
+    (1e-9, "1e-09"), (1e20, "1e+20"), (np.float64(5), "5"), (7, "7"), (float("inf"), "inf"), (-123.456789, "-123.457")])
+def test_numbers_of_tables(value, text):
+    assert number_text(value) == text
+    assert number_text(float(text)) == text
+
+
+# --- what is finished
+
+
 def test_a_run_is_finished_only_with_the_same_parameters_and_its_weights(run_folder):
-    config = Run(run_folder).config
+    config = read_config(run_folder)
     assert is_finished(run_folder, config)
     for other in (
         replace(config, training=replace(config.training, epochs=2)),
@@ -117,15 +145,32 @@ def test_a_run_is_finished_only_with_the_same_parameters_and_its_weights(run_fol
     assert not is_finished(run_folder / "nowhere", config)
 
 
+DAMAGED_TEXTS = [None, "", b"\xff"]
+
+
 @pytest.mark.parametrize(("name", "text"), [
-    ("metrics.json", None), ("metrics.json", "{"), ("metrics.json", "[]"), ("metrics.json", b"\xff"),
-    ("history.csv", None), ("history.csv", ""), ("history.csv", b"\xff")])
-def test_a_run_without_its_measures_is_not_finished(run_folder, name, text):
-    run, path = Run(run_folder), run_folder / name
+    *((f"{part}.csv", text) for part in ("history", "curves", "units") for text in DAMAGED_TEXTS),
+    *(("measures.json", text) for text in (*DAMAGED_TEXTS, "{", "[]", "{}", '{"measures": {}, "seconds": 1}'))])
+def test_a_run_without_a_part_is_not_finished(run_folder, name, text):
+    config, path = read_config(run_folder), run_folder / name
     path.unlink() if text is None else path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert not is_finished(run_folder, run.config)
+    assert not is_finished(run_folder, config)
     with pytest.raises(RunError, match=rf"{name} is missing or damaged \(.+\); train the run again"):
-        _ = run.metrics, run.history
+        _ = [read_record(run_folder), *(read_part(run_folder, part) for part in ("history", "curves", "units"))]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"measures": {"loss": "low"}}, "loss must be a number; got 'low'"),
+    ({"measures": {"loss": True}}, "loss must be a number; got True"),
+    ({"measures": [1]}, r"measures must be a mapping; got \[1\]"),
+    ({"environment": None}, "environment must be a mapping; got None"),
+    ({"seconds": "long"}, "seconds must be a number; got 'long'")])
+def test_a_record_of_something_else_is_refused(run_folder, change, message):
+    path = run_folder / "measures.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match=rf"measures\.json is missing or damaged \({message}\)"):
+        read_record(run_folder)
+    assert not is_finished(run_folder, read_config(run_folder))
 
 
 def test_a_run_is_not_finished_once_its_data_have_changed(run_folder, tmp_path):
@@ -133,7 +178,7 @@ def test_a_run_is_not_finished_once_its_data_have_changed(run_folder, tmp_path):
     (run_folder / "config.json").write_text(json.dumps(asdict(config)))
     for newer, expected in ((-10, True), (10, False)):
         (tmp_path / "own.csv").touch()
-        time = (run_folder / "metrics.json").stat().st_mtime + newer
+        time = (run_folder / "measures.json").stat().st_mtime + newer
         os.utime(tmp_path / "own.csv", (time, time))
         assert is_finished(run_folder, config, tmp_path) == expected
 
@@ -141,111 +186,75 @@ def test_a_run_is_not_finished_once_its_data_have_changed(run_folder, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '"vae"', "{}", '{"model": "vae", "dataset": "digits"}',
                                   '{"model": ["vae"], "dataset": "digits"}', "\ufeff\x00"])
 def test_a_configuration_that_cannot_be_read_is_no_finished_run(run_folder, text):
-    config = Run(run_folder).config
+    config = read_config(run_folder)
     (run_folder / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"config\.json cannot be read as a run's configuration"):
-        Run(run_folder)
+        read_config(run_folder)
     assert not is_finished(run_folder, config)
 
 
 def test_a_configuration_with_a_model_that_is_not_there_any_more(run_folder):
-    config = Run(run_folder).config
-    record = {**asdict(config), "model": "gone"}
-    (run_folder / "config.json").write_text(json.dumps(record))
+    config = read_config(run_folder)
+    (run_folder / "config.json").write_text(json.dumps({**asdict(config), "model": "gone"}))
     assert not is_finished(run_folder, config)
     with pytest.raises(RunError, match="cannot be read as a run's configuration: unknown model 'gone'"):
-        Run(run_folder)
+        read_config(run_folder)
 
 
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(RunError, match=r"no run in .*nothing: it has no config\.json"):
-        Run(tmp_path / "nothing")
+        read_config(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"no run in .*file: it has no config\.json"):
+        read_config(tmp_path / "file")
 
 
-def test_missing_weights_say_where_they_come_from(run_folder):
-    (run_folder / "model.safetensors").unlink()
-    run = Run(run_folder)
-    assert run.metrics["latent_dim"] == 3
-    with pytest.raises(RunError, match=r"model\.safetensors is missing: published results come without weights; "
-                                       "`make train` makes them"):
-        _ = run.model
-
-
-def damage(path: Path, how: str) -> None:
+@pytest.mark.parametrize("size", [0, 20, 0.5])
+def test_a_run_with_damaged_weights_is_not_finished(run_folder, size):
+    path = run_folder / "model.safetensors"
     whole = path.read_bytes()
-    damaged = {"truncated": whole[:len(whole) // 2], "empty": b"", "text": b"not safetensors at all\n" * 10,
-               "cut in its header": whole[:20], "of zeros": bytes(len(whole))}
-    path.write_bytes(damaged[how])
+    path.write_bytes(whole[:int(size * len(whole)) if isinstance(size, float) else size])
+    assert not is_finished(run_folder, read_config(run_folder))
 
 
-DAMAGES = ["truncated", "empty", "text", "cut in its header", "of zeros"]
+# --- the package
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_weights_are_refused(run_folder, how):
-    damage(run_folder / "model.safetensors", how)
-    with pytest.raises(RunError, match=r"model\.safetensors is damaged or not a safetensors file"):
-        _ = Run(run_folder).model
-    assert not is_finished(run_folder, Run(run_folder).config)
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=folder, check=True,
+                          capture_output=True, text=True).stdout.strip()
 
 
-# --- several runs
+def test_the_commit_is_that_of_the_package_with_a_mark_when_it_was_changed(tmp_path):
+    package = tmp_path / "src" / "package"
+    (package / "inside").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    git(tmp_path, "init", "-q")
+    assert describe_package(package) == {"version": sparse_vae.__version__, "commit": ""}  # not tracked here
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    commit = git(tmp_path, "rev-parse", "--short=9", "HEAD")
+    describe = describe_package.__wrapped__
+    assert describe(package)["commit"] == commit
+    (tmp_path / "elsewhere.txt").touch()
+    assert describe(package)["commit"] == commit
+    (package / "inside" / "new.py").touch()
+    assert describe(package)["commit"] == commit + "+"
+    (package / "inside" / "new.py").unlink()
+    (package / "__init__.py").write_text("changed")
+    assert describe(package)["commit"] == commit + "+"
 
 
-def test_runs_to_draw_have_titles_of_their_own(tmp_path):
-    folders = [write_run(tmp_path / "digits" / name / f"seed{seed}", name.partition("-wide")[0], seed=seed)
-               for name, seed in (("vae", 0), ("vae", 1), ("autoencoder", 0))]
-    opened = open_runs(map(str, folders), models=[], dataset="", settings={})
-    assert list(opened) == ["VAE, vae/seed0", "VAE, vae/seed1", "Autoencoder"]
-    assert [run.folder for run in opened.values()] == folders
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert describe_package(tmp_path)["commit"] == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe_package.__wrapped__()["commit"] == ""
 
 
-def test_runs_in_folders_of_one_name_are_told_apart(run_folder, tmp_path):
-    other = shutil.copytree(run_folder, tmp_path / "again" / "runs" / "seed0")
-    opened = open_runs([str(run_folder), str(other)], models=[], dataset="", settings={})
-    assert list(opened) == [f"VAE, {run_folder}", f"VAE, {other}"]
-
-
-def test_runs_that_differ_in_their_seed_alone_are_grouped():
-    def pretend(name: str, title: str, latent_dim: int, **settings) -> SimpleNamespace:
-        config = configure("vae", "digits", latent_dim=latent_dim, **settings)
-        return SimpleNamespace(name=name, title=title, config=config, folder=Path(name))
-
-    groups = by_title_and_size([
-        pretend("vsc/seed0", "VSC", 8), pretend("vae/seed0", "VAE", 4), pretend("vsc-j2/seed0", "VSC", 2),
-        pretend("vsc/seed1", "VSC", 8, seed=1), pretend("vae-long/seed0", "VAE", 4, epochs=50),
-        pretend("vae-long/seed1", "VAE", 4, epochs=50, seed=1)])
-    assert {key: [run.name for run in runs] for key, runs in groups.items()} == {
-        ("VSC", 2): ["vsc-j2/seed0"], ("VSC", 8): ["vsc/seed0", "vsc/seed1"],
-        ("VAE, vae", 4): ["vae/seed0"], ("VAE, vae-long", 4): ["vae-long/seed0", "vae-long/seed1"]}
-    assert list(groups) == [("VSC", 2), ("VSC", 8), ("VAE, vae", 4), ("VAE, vae-long", 4)]
-
-
-def test_the_history_says_how_much_of_the_code_is_used(tmp_path):
-    folder = write_run(tmp_path / "run")
-    run = Run(folder)
-    usage = code_usage(run.model, run.dataset.test.x)
-    last = run.history.iloc[-1]
-    assert last.test_used_dimensions == usage["used_dimensions"] == run.metrics["used_dimensions"]
-    assert last.test_active_fraction == pytest.approx(usage["active_fraction"], rel=1e-4)
-
-
-def test_without_runs_models_are_trained_on_the_spot():
-    opened = open_runs([], models=["vae", "beta-vae"], dataset="digits", settings=TINY)
-    assert list(opened) == ["VAE", "β-VAE (β = 4)"]
-    for run in opened.values():
-        assert run.model.latent_dim == 3
-        assert len(run.history) == 1
-        assert run.metrics["latent_dim"] == 3
-        assert not run.folder.exists()
-
-
-@pytest.mark.parametrize(("dataset", "settings"), [("sinusoids", {}), ("smiley", {"dataset.n_train": 30})])
-def test_runs_on_different_data_share_no_figure(finished, tmp_path, dataset, settings):
-    small = {"dataset.n_train": 50, "dataset.n_test": 20} | settings
-    other = write_run(tmp_path / "other", dataset=dataset, **small)
-    with pytest.raises(RunError, match="runs on different data cannot share a figure"):
-        open_runs([str(finished), str(other)], models=[], dataset="", settings={})
+def test_the_package_is_the_whole_package():
+    assert (PACKAGE / "models").is_dir()
+    assert describe_package()["version"] == sparse_vae.__version__
 
 
 # --- whole or not at all
@@ -255,27 +264,29 @@ def full(*arguments, **named):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.fixture(params=["a full disk at the weights", "a full disk at the metrics", "a file too large"])
+@pytest.fixture(params=["a full disk at the weights", "a full disk at the measures", "a file too large"])
 def failing_disk(request, monkeypatch):
     """Three ways in which writing a run fails, as a context."""
     @contextmanager
     def fail():
         with monkeypatch.context() as patch:
             if request.param == "a full disk at the weights":
-                patch.setattr(runs, "save_file", full)
-            elif request.param == "a full disk at the metrics":
+                patch.setattr(checkpoints, "save_file", full)
+            elif request.param == "a full disk at the measures":
                 # The configuration is written by then.
                 write = Path.write_text
                 patch.setattr(Path, "write_text",
-                              lambda path, *rest: full() if path.name == "metrics.json" else write(path, *rest))
+                              lambda path, *rest: full() if path.name == "measures.json" else write(path, *rest))
             with largest_file(8_000 if request.param == "a file too large" else resource.RLIM_INFINITY):
                 yield
     return fail
 
 
-def save_again(folder: Path) -> None:
+def save_again(folder: Path) -> RunConfig:
     config = configure("vae", "digits", **TINY, seed=1)
-    save_run(folder, config, build_model(config, load_data(config)), [{"epoch": 1, "seconds": 1.0}], {})
+    model = build_model(config, load_data(config))
+    save_run(folder, config, model, [{"epoch": 1, "seconds": 1.0}], Measured())
+    return config
 
 
 def test_a_run_that_cannot_be_written_is_not_there(tmp_path, failing_disk):
@@ -289,8 +300,7 @@ def test_a_run_that_cannot_be_written_leaves_the_old_one(run_folder, failing_dis
     with failing_disk(), pytest.raises((OSError, SafetensorError)):
         save_again(run_folder)
     assert contents(run_folder.parent) == before
-    save_again(run_folder)
-    assert Run(run_folder).config.training.seed == 1
+    assert is_finished(run_folder, save_again(run_folder))
     assert [path.name for path in run_folder.parent.iterdir()] == ["seed0"]
 
 
@@ -309,5 +319,3 @@ def test_a_place_below_a_file_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match="file"):
         save_again(tmp_path / "file" / "seed0")
     assert contents(tmp_path) == {"file": b"in the way"}
-
-

@@ -37,7 +37,9 @@ def number_text(value: float) -> str:
     >>> number_text(2057233.0), number_text(1 / 3)
     ('2057233', '0.333333')
     """
-    return f"{value:.0f}" if math.isfinite(value) and value == round(value) and abs(value) < 2**53 else f"{value:.6g}"
+    whole = math.isfinite(value) and value == round(value)
+    rounded = value if whole else float(f"{value:.6g}")  # a large one is then an integer, as when it is read again
+    return f"{rounded:.0f}" if float(rounded).is_integer() and abs(rounded) < 2**53 else f"{rounded:.6g}"
 
 
 @cache

@@ -55,7 +55,7 @@ class Comparison(NamedTuple):
 def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bool = False) -> Comparison:
     """The mean of ``first`` minus that of ``second``, by Welch's test, or by a paired one.
 
-    Without spread (single values, equal values, or pairs that all differ by the same) there is a difference and no test.
+    Without spread (single values, equal values, pairs that all differ by the same) there is a difference and no test.
 
     Raises:
         SettingError: pairs of unequal number.
@@ -67,8 +67,9 @@ def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bo
     if paired and counts[0] != counts[1]:
         raise SettingError(f"a paired comparison needs as many values on both sides; got {counts[0]} and {counts[1]}")
     difference = float(np.mean(first) - np.mean(second)) if min(counts) else np.nan
+    size = np.abs([*first, *second]).max(initial=0.0)
     spread = [np.subtract(first, second)] if paired else [first, second]
-    if min(counts) < 2 or all(np.ptp(values) <= ROUNDING * np.max(np.abs([*first, *second])) for values in spread):
+    if min(counts) < 2 or all(np.ptp(values) <= ROUNDING * size for values in spread):
         return Comparison(difference, np.nan, np.nan, np.nan, np.nan, counts)
     with warnings.catch_warnings():
         # SciPy fears for its precision where the values of one side are equal; their variance is 0 all the same.
@@ -106,7 +107,7 @@ def mean_and_error(values: Sequence[float], digits: int) -> str:
     if not len(values):
         return "—"
     mean = f"{values.mean():z.{digits}f}".replace("-", "−")
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2 or np.ptp(values) <= ROUNDING * np.abs(values).max():
         return mean
     error = values.std(ddof=1) / len(values) ** 0.5
     shown = f"{error:.{digits}f}"
