@@ -41,19 +41,42 @@ def imports_of(source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            for alias in node.names:
+                found |= _whole(alias.name)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            for alias in node.names:
+                if _path(f"{node.module}.{alias.name}"):
+                    found |= {node.module, *_whole(f"{node.module}.{alias.name}")}
+                else:
+                    lazy = _lazy_names(node.module)
+                    found |= {node.module, lazy[alias.name]} if alias.name in lazy else _whole(node.module)
     return {module for module in found if _path(module)}
+
+
+def _whole(module: str) -> set[str]:
+    """A module and, if it is a package that imports its parts when they are asked for, all of these."""
+    return {module, *_lazy_names(module).values()}
+
+
+@cache
+def _lazy_names(module: str) -> dict[str, str]:
+    """The names that a package takes from its parts on demand, with ``lazy_loader.attach``: name → module."""
+    path, found = _path(module), {}
+    if path is None or path.name != "__init__.py":
+        return {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "attach":
+            for part in [*node.args[1:], *(keyword.value for keyword in node.keywords)]:
+                parts = ast.literal_eval(part)
+                if isinstance(parts, dict):
+                    found |= {name: f"{module}.{part}" for part, names in parts.items() for name in names}
+    return found
 
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
     source = _path(module).read_text()
-    beside = set()
-    if _path(module).name == "__init__.py" and "lazy_loader" in source:  # it imports its neighbours on demand
-        beside = {f"{module}.{path.stem}" for path in _path(module).parent.glob("*.py") if path.stem != "__init__"}
-    return hashlib.sha256(code_of(source).encode()).hexdigest(), frozenset(imports_of(source) | beside)
+    return hashlib.sha256(code_of(source).encode()).hexdigest(), frozenset(imports_of(source))
 
 
 def reached_from(modules: Iterable[str]) -> set[str]:
