@@ -282,22 +282,24 @@ def _collect(suite: Suite) -> list[str]:
     rows = {row["run"]: _cells(row) for row in tables.runs.to_dict("records")}
     parts = {name: {run: part.dropna(axis="columns", how="all") for run, part in
                     getattr(tables, name).groupby("run", sort=False)} for name in LONG}
-    fresh = []
+    fresh, measured = [], set(tables.runs) & set(MEASURES)
     for run in suite.runs:
         source, published = suite.runs_folder / run.name, run.name in suite.published
         if not is_finished(source, run.config, suite.root):
             continue
-        row = _row(run.name, run.config, read_record(source))
+        record = read_record(source)
+        row = _row(run.name, run.config, record)
         if rows.get(run.name) == row and (not published or weights_path(folder, run.name).exists()):
             continue
         rows[run.name] = row
+        measured |= record["measures"].keys()
         for name in LONG:
             part = read_part(source, "history" if name == "histories" else name)
             parts[name][run.name] = part.assign(run=run.name).dropna(axis="columns", how="all")
         fresh.append(run.name)
     names = [run.name for run in suite.runs if run.name in rows]
     shown = [name for name in names if name in suite.published]
-    texts = {"runs": _runs_text([rows[name] for name in names], suite)}
+    texts = {"runs": _runs_text([rows[name] for name in names], measured, suite)}
     for name in LONG:
         having = [run for run in (shown if name == "units" else names) if run in parts[name]]
         texts[name] = _long_text(name, [parts[name][run] for run in having])
@@ -322,14 +324,17 @@ def _cells(row: Mapping[str, object]) -> dict[str, str]:
             if value is not None and value == value}
 
 
-def _runs_text(rows: list[dict[str, str]], suite: Suite) -> str:
-    """The table of runs; its columns follow from the suite and from what there is, not from the order of collecting."""
-    last = [*MEASURES, *ENVIRONMENT]
+def _runs_text(rows: list[dict[str, str]], measured: set[str], suite: Suite) -> str:
+    """The table of runs, with a column for each measure that was taken, also where nothing could be said of any run.
+
+    The order of the columns follows from the suite, not from the order of collecting.
+    """
+    others = {*IDENTITY, *MEASURES, *ENVIRONMENT}
     settings = dict.fromkeys([*(name for run in suite.runs for name in settings_of(run.config)),
-                              *(name for row in rows for name in row)])
-    there = set().union(*rows)
-    columns = [*IDENTITY, *(name for name in settings if name in there and name not in (*IDENTITY, *last)),
-               *(name for name in last if name in there or name in ENVIRONMENT)]
+                              *(name for row in rows for name in row), *NEEDED_SETTINGS])
+    there = set(NEEDED_SETTINGS).union(*rows)
+    columns = [*IDENTITY, *(name for name in settings if name in there and name not in others),
+               *(name for name in MEASURES if name in measured), *ENVIRONMENT]
     return pd.DataFrame(rows, columns=columns).to_csv(index=False)
 
 
