@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sparse_vae.checks import SettingError
-from sparse_vae.report.explorer import decoder_layers, explorer
 from sparse_vae.models import make_model
+from sparse_vae.report.explorer import decoder_layers, explorer, is_known
 
 SHAPES = {"image": (1, 13, 10), "colours": (3, 9, 8), "vector": (7,), "signal": (2, 6)}
 
@@ -109,6 +109,11 @@ def test_what_the_browser_cannot_compute_is_refused():
     model.decoder = nn.Sequential(nn.Linear(2, 6), nn.Tanh())
     with pytest.raises(SettingError, match=r"got Tanh\(\)"):
         decoder_layers(model)
+    assert not is_known(model)
+    assert not is_known(make_model("pca", (6,), latent_dim=2))  # no network
+    assert is_known(make_model("vae", (6,), latent_dim=2))
+    with pytest.raises(SettingError, match="at least one model"):
+        explorer({}, torch.rand(3, 6), names=[""])
 
 
 def test_a_title_cannot_end_the_script():

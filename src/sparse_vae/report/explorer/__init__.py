@@ -39,8 +39,10 @@ def explorer(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Seq
         limits: values drawn as black and as white, or at the bottom and at the top of a curve.
 
     Raises:
-        SettingError: a decoder with a layer that the browser does not know, or weights beyond half precision.
+        SettingError: no model, a decoder with a layer that the browser does not know, or weights beyond half precision.
     """
+    if not models:
+        raise SettingError("the explorer needs at least one model whose decoder the browser can compute")
     content = {
         "limits": limits, "shape": list(x.shape[1:]), "names": list(names), "observations": _packed(x[:len(names)]),
         "models": [{"title": title, "activeMeans": model.active_means, "layers": decoder_layers(model),
