@@ -287,11 +287,13 @@ def test_quarto_renders_the_suite_of_the_profile_in_a_clone(tiny):
         site.render(_suite(tiny, "study"))
     assert not (tiny / "_site").exists()
     (tiny / "index.qmd").write_text(HEAD.format("Home", "study"))
+    write(tiny / "_site" / "report" / "executed" / "former.txt", "")
     text = (site.render(_suite(tiny, "study")).parent / "report" / "one.html").read_text()
     assert "Studied." in text
     assert "Suite <em>study</em>" in text
     assert 'href="../results/study/runs.csv"' in text
     assert (tiny / "_site" / "results" / "study" / "runs.csv").exists()
+    assert not list((tiny / "_site").rglob("former.txt"))
 
 
 def test_quarto_is_asked_for_the_suite_and_what_it_warns_of_is_an_error_that_names_the_page(tmp_path, monkeypatch):
