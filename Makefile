@@ -6,10 +6,12 @@ PORT ?= 8000
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# The version of torch in .venv, as a constraint; fails where there is none.
+TORCH := from importlib.metadata import version as v; print("torch==" + v("torch"))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SCHEDULER SPARSE_VAE_MIRROR
 
-.PHONY: all help setup download train collect graphics check site preview update_web lab test lint bench clean distclean
+.PHONY: all help setup pip download train collect graphics check site preview update_web lab test lint bench clean distclean
 
 all: setup ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
 	sparse-vae all --suite $(SUITE)
@@ -17,14 +19,22 @@ all: setup ## everything: install, train a suite, draw its figures, build the re
 help: ## list the targets
 	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /\1|/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
-setup: $(INSTALLED) ## install the package and its tools into .venv
+setup: $(INSTALLED) ## install the package and its tools into .venv; a torch that is there stays (TORCH_INDEX=address to take it from)
 
-$(INSTALLED): pyproject.toml constraints.txt
+pip: setup ## the same as setup
+
+$(INSTALLED): pyproject.toml constraints.txt constraints-torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "python's venv module is needed (Debian: python3-venv)" >&2; exit 1; }
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --constraint constraints.txt --editable '.[test]'
+	@if $(BIN)/python -c '$(TORCH)' > .venv/torch.txt 2>/dev/null; then \
+		echo "$$(cat .venv/torch.txt) is there and stays"; \
+	else \
+		cp constraints-torch.txt .venv/torch.txt; \
+		test -z "$(TORCH_INDEX)" || $(BIN)/pip install --index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' .venv/torch.txt); \
+	fi
+	$(BIN)/pip install --constraint constraints.txt --constraint .venv/torch.txt --editable '.[test]'
 	@command -v quarto >/dev/null || timeout 180 $(BIN)/pip install --quiet "quarto-cli>=1.7" 2>/dev/null || \
 		echo "Quarto could not be installed: the site will be a plain preview made with pandoc."
 	@touch $@
