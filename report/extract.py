@@ -320,8 +320,14 @@ def verdicts(root: Path, site: str) -> tuple[str, dict]:
                                  "--suite", site, "--output", output], cwd=root, capture_output=True, text=True)
         if answer.returncode and not re.search("ModuleNotFoundError|No module named", answer.stderr):
             raise ReportError(f"the claims cannot be checked: {answer.stderr.strip()}")
-        source = output if not answer.returncode else kept
-        return digest.hexdigest(), json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+        return digest.hexdigest(), (published_verdicts(root) if answer.returncode
+                                    else json.loads(output.read_text(encoding="utf-8")))
+
+
+def published_verdicts(root: Path) -> dict:
+    """What ``results/claims.json`` says; nothing if it is not there."""
+    kept = root / "results" / "claims.json"
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
 
 
 # --- everything
@@ -335,8 +341,12 @@ class Extract(NamedTuple):
     variables: dict
 
 
-def collect(root: Path, site: str) -> Extract:
+def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     """Resolve every cell and variable of every page, without writing.
+
+    Args:
+        site: the suite that the site is built of.
+        evaluate: the claims; otherwise the published verdicts are taken.
 
     Raises:
         ReportError: all that is not there, each with the page and the line.
@@ -351,7 +361,7 @@ def collect(root: Path, site: str) -> Extract:
                 problems.append(f"{place}: {error}" if place else str(error))
     if problems:
         raise ReportError("\n".join(dict.fromkeys(problems)))
-    digest, claims = verdicts(root, site)
+    digest, claims = verdicts(root, site) if evaluate else ("", published_verdicts(root))
     values = variables(suites, site) | {"claims": {id: dict(claim["values"]) for id, claim in claims.items()}}
     labels = {name: {cell.label: (notebook, cell) for notebook in suite.notebooks for cell in notebook.cells
                      if cell.label} for name, suite in suites.items()}

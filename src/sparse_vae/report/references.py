@@ -28,7 +28,7 @@ def problems(script: ModuleType, root: Path, suite: str) -> list[str]:
         suite: that the site is built of.
     """
     try:
-        extract = script.collect(root, suite)
+        extract = script.collect(root, suite, evaluate=False)
     except script.ReportError as error:
         return str(error).splitlines()
     pages = {page.path: page for page in script.read_pages(root)}
