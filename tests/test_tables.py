@@ -62,10 +62,10 @@ def write_run(suite: Suite, name: str, loss: float | None = 1.5, bias: float | N
     if bias is not None:
         model.state_dict()["encoder.1.bias"].fill_(bias)
     term = {"vae": "kl", "topk": "auxiliary"}.get(config.model)
-    loss_or_0 = loss or 0.0
-    history = [{"epoch": epoch, "step": 45 * epoch, "seconds": 0.5, "test_total": loss_or_0 / epoch, f"test_{term}": 0.1}
+    total = loss or 0.0
+    history = [{"epoch": epoch, "step": 45 * epoch, "seconds": 0.5, "test_total": total / epoch, f"test_{term}": 0.1}
                for epoch in (1, 2)] if term else []
-    share = loss_or_0 / 4.5
+    share = total / 4.5
     curves = pd.DataFrame({"curve": "population_histogram", "x": [0.25, 0.75], "value": [share, 1 - share]})
     units = pd.DataFrame({"unit": range(3), "rate": [1.0, share, 0.0], "strongest": "3 1 2"})
     measured = Measured({"loss": loss, "parameters": 2057233.0, "mig": None}, curves, units, seconds=0.25)
