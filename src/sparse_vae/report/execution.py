@@ -35,17 +35,17 @@ from sparse_vae.configuration import RunConfig
 from sparse_vae.files import atomic_path, exclusive_folder, replace
 from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
+from sparse_vae.report.measures import measures_fingerprint
 from sparse_vae.report.notebook import KEY, annotate
-from sparse_vae.report.runs import is_finished
+from sparse_vae.report.runs import is_finished, is_measured, measure_again
 from sparse_vae.report.suites import Suite, SuiteFigure, SuiteRun, read_notebook, template_parameters
 from sparse_vae.report.tables import LONG, collect, read_tables, unpublished, weights_path
 
-
-STATUSES = ("done", "skipped", "kept", "failed", "stopped")
+STATUSES = ("done", "measured", "skipped", "kept", "failed", "stopped")
 
 
 class Outcome(NamedTuple):
-    """What became of a run or a figure: ``status`` is done, skipped, kept, failed or stopped; ``why`` for the last
+    """What became of a run or a figure: ``status`` is done, measured, skipped, kept, failed or stopped; ``why`` for the last
     three."""
 
     name: str
@@ -185,6 +185,11 @@ def _train_one(run: SuiteRun, folder: Path, root: Path) -> Outcome:
     return _attempt(run.name, lambda: execute_run(run, folder, root))
 
 
+def _measure_one(run: SuiteRun, folder: Path, root: Path) -> Outcome:
+    outcome = _attempt(run.name, lambda: measure_again(folder, root / "data"))
+    return outcome._replace(status="measured") if outcome.status == "done" else outcome
+
+
 def _draw_one(figure: SuiteFigure, suite: Suite, fingerprint: str) -> Outcome:
     return _attempt(figure.file_name, lambda: execute_figure(figure, suite, fingerprint))
 
@@ -291,6 +296,8 @@ def check_writable(folder: Path) -> None:
 def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     """Train what is neither published nor finished here, then publish what is finished, also after an interrupt.
 
+    A run that this machine has, and that was measured by measures that have changed since, is measured again.
+
     Args:
         suite: from :func:`~sparse_vae.report.suites.load_suite`.
         scheduler: address of a dask scheduler whose workers see the project's folder; None starts a local cluster.
@@ -300,16 +307,21 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     """
     for folder in (suite.runs_folder, suite.folder):
         check_writable(folder)
-    missing = set(unpublished(suite))
+    missing, tasks = set(unpublished(suite)), []
     # The first seed of everything comes first, so that a suite that is stopped half-way can be looked at.
-    tasks = [(run.name, _train_one, (run, suite.runs_folder / run.name, suite.root))
-             for run in sorted(suite.runs, key=lambda run: run.config.training.seed)
-             if run.name in missing and not is_finished(suite.runs_folder / run.name, run.config, suite.root)]
+    for run in sorted(suite.runs, key=lambda run: run.config.training.seed):
+        folder = suite.runs_folder / run.name
+        if is_finished(folder, run.config, suite.root):
+            if not is_measured(folder):
+                tasks.append((run.name, _measure_one, (run, folder, suite.root)))
+        elif run.name in missing:
+            tasks.append((run.name, _train_one, (run, folder, suite.root)))
     names = [run.name for run in suite.runs]
     try:
         return _collect_outcomes(names, set(names) - {task[0] for task in tasks}, _execute(tasks, scheduler, "run"))
     finally:
         collect(suite)
+        site.describe(suite)
 
 
 def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
@@ -325,7 +337,11 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     prints = Fingerprints(suite)
     to_draw = [figure for figure in suite.figures if not prints.is_drawn(figure)]
     rows = read_tables(suite.folder).runs.set_index("run")
-    unmeasured = set(rows.index[rows["environment.measures"].isna()])
+    measured_by = rows["environment.measures"]
+    unmeasured = set(rows.index[measured_by.isna()])
+    if former := int((measured_by.notna() & (measured_by != measures_fingerprint())).sum()):
+        print(f"warning: {former} runs were measured before the measures changed, and figures show what was measured; "
+              f"where runs/{suite.name} has them, make train SUITE={suite.name} measures them again", file=sys.stderr)
     kept = {figure.file_name: Outcome(figure.file_name, "kept", why="its runs were published without all measures and "
                                       f"weights; to draw it again: make train graphics SUITE={suite.name}")
             for figure in to_draw if unmeasured & set(figure.runs or [])

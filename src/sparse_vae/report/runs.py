@@ -19,12 +19,12 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 import sparse_vae
-from sparse_vae.checkpoints import RunError, is_outdated, save_weights
+from sparse_vae.checkpoints import RunError, is_outdated, load_weights, save_weights
 from sparse_vae.checks import SettingError
-from sparse_vae.configuration import RunConfig
+from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.files import atomic_path
 from sparse_vae.models import LatentVariableModel
-from sparse_vae.report.measures import Measured, measures_fingerprint
+from sparse_vae.report.measures import Measured, measure, measures_fingerprint
 from sparse_vae.training import describe_environment
 
 PARTS = ("history", "curves", "units")
@@ -80,6 +80,30 @@ def save_run(folder: Path | str, config: RunConfig, model: LatentVariableModel, 
             table.to_csv(temporary / f"{name}.csv", index=False, float_format=number_text)
         save_weights(temporary / "model.safetensors", model.state_dict())
     return folder
+
+
+def measure_again(folder: Path, data_root: Path | str) -> None:
+    """Measure the run in ``folder`` anew, as the measures are now; nothing is trained.
+
+    Raises:
+        RunError: its files cannot be read.
+    """
+    config, record = read_config(folder), read_record(folder)
+    data = load_data(config, data_root)
+    model = build_model(config, data).eval()
+    load_weights(model, folder / "model.safetensors")
+    measured = measure(model, data, seed=config.training.seed)
+    for name, table in (("curves", measured.curves), ("units", measured.units)):
+        with atomic_path(folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format=number_text)
+    record |= {"measures": measured.values, "environment": {**record["environment"], "measures": measures_fingerprint()}}
+    with atomic_path(folder / "measures.json") as temporary:  # last: until then it counts as measured before
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def is_measured(folder: Path) -> bool:
+    """Whether the run in ``folder`` was measured by the measures as they are now."""
+    return read_record(folder)["environment"].get("measures") == measures_fingerprint()
 
 
 def read_config(folder: Path) -> RunConfig:
