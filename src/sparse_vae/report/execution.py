@@ -45,8 +45,7 @@ STATUSES = ("done", "measured", "skipped", "kept", "failed", "stopped")
 
 
 class Outcome(NamedTuple):
-    """What became of a run or a figure: ``status`` is done, measured, skipped, kept, failed or stopped; ``why`` for the last
-    three."""
+    """What became of a run or a figure: ``status`` is one of :data:`STATUSES`, ``why`` is said for the last three."""
 
     name: str
     status: str

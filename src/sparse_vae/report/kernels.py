@@ -72,7 +72,8 @@ def _fork(arguments: list[str], folder: str, environment: dict[str, str]) -> Bas
     """A kernel from this process's fork server, which starts with the first one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LIBRARIES))
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # kernels set it before they import
+    # Kernels set it before they import matplotlib.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     process = context.Process(target=_become_kernel, args=(arguments, folder, environment))
     process.start()
     return process

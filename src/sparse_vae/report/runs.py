@@ -96,7 +96,8 @@ def measure_again(folder: Path, data_root: Path | str) -> None:
     for name, table in (("curves", measured.curves), ("units", measured.units)):
         with atomic_path(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format=number_text)
-    record |= {"measures": measured.values, "environment": {**record["environment"], "measures": measures_fingerprint()}}
+    environment = {**record["environment"], "measures": measures_fingerprint()}
+    record |= {"measures": measured.values, "environment": environment}
     with atomic_path(folder / "measures.json") as temporary:  # last: until then it counts as measured before
         temporary.write_text(json.dumps(record, indent=2) + "\n")
 
