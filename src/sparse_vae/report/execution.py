@@ -140,7 +140,8 @@ class Fingerprints:
         for name in ("runs", *LONG):
             table = getattr(tables, name)
             for run, part in table.groupby("run", sort=False):
-                self._rows[name, run] = hashlib.sha256(part.to_csv(index=False).encode()).hexdigest()
+                self._rows[name, run] = hashlib.sha256(
+                    part.dropna(axis="columns", how="all").to_csv(index=False).encode()).hexdigest()
 
     def of(self, figure: SuiteFigure) -> str:
         """The fingerprint of a figure."""
