@@ -184,7 +184,7 @@ def test_add_a_figure_and_a_chapter_and_change_a_number(copy):
 
     printed = follow(copy, "Change a published number")
     trained = re.findall(r"^digits/(\w+)/seed0 +done", printed, re.MULTILINE)
-    assert sorted(trained) == ["autoencoder", "vae", "vae"]  # both with the new setting, then the one that was taken away
+    assert sorted(trained) == ["autoencoder", "vae", "vae"]  # both with the new setting, then the one taken away
     after = rows(copy)
     assert after.keys() == before.keys()
     assert {row["epochs"] for row in after.values()} == {"2"}

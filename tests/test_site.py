@@ -505,21 +505,50 @@ def repository(tmp_path, monkeypatch):
     return _suite(root)
 
 
-def test_publishing_makes_the_branch_and_then_adds_to_it(repository, tmp_path):
+def test_publishing_makes_the_branch_and_then_adds_to_it(repository, tmp_path, capsys):
     root, origin = repository.root, tmp_path / "origin.git"
     with pytest.raises(site.SiteError, match=r"git has no user\.email, which a commit needs"):
         site.publish(repository)
     _git(root, "config", "user.email", "reader@example.org")
     _git(root, "add", "source")
     _git(root, "commit", "--quiet", "-m", "Start")
-    for text, commits in (("one", "1"), ("one", "1"), ("two", "2")):  # the second has nothing new
+    done = "published suite tiny to gh-pages of origin\n"
+    same = "gh-pages of origin is up to date\n"
+    for text, commits, said in (("one", "1", done), ("one", "1", same), ("two", "2", done)):
         write(root / "source" / "index.html", text)
         site.publish(repository)
         assert _git(origin, "rev-list", "--count", "gh-pages").strip() == commits
+        assert capsys.readouterr().out == said
     assert _git(origin, "ls-tree", "-r", "--name-only", "gh-pages").split() == [".nojekyll", "index.html"]
+    assert _git(origin, "show", "gh-pages:index.html") == "two"
+    message = f"Publish suite tiny from {_git(root, 'rev-parse', '--short', 'HEAD')}"
+    assert _git(origin, "log", "-1", "--format=%cn %ce %s", "gh-pages") == f"A Reader reader@example.org {message}"
     assert _git(root, "branch", "--show-current").strip() == "main"
+    assert _git(root, "status", "--porcelain", "source") == " M source/index.html\n"  # as this test left it
     with pytest.raises(site.SiteError, match=r"[Nn]o such remote"):
         site.publish(repository, remote="nowhere")
+
+
+def test_publishing_adds_to_what_others_published(repository, tmp_path):
+    root, origin = repository.root, tmp_path / "origin.git"
+    _git(root, "config", "user.email", "reader@example.org")
+    _git(root, "commit", "--quiet", "--allow-empty", "-m", "Start")
+    site.publish(repository)
+    _git(root, "push", "--quiet", "origin", "main:refs/heads/gh-pages", "--force")  # from another clone, say
+    write(root / "source" / "index.html", "two")
+    site.publish(repository)
+    assert _git(origin, "log", "--format=%s", "gh-pages").splitlines()[1] == "Start"
+    assert _git(origin, "show", "gh-pages:index.html") == "two"
+    hook = origin / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho protected; exit 1\n")
+    hook.chmod(0o755)
+    write(root / "source" / "index.html", "three")
+    with pytest.raises(site.SiteError, match=r"git push failed: .*protected"):
+        site.publish(repository)
+    assert _git(origin, "show", "gh-pages:index.html") == "two"
+    hook.unlink()
+    site.publish(repository)
+    assert _git(origin, "rev-list", "--count", "gh-pages").strip() == "3"
 
 
 def test_the_example_of_the_page_add_a_model_works():

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -112,48 +112,39 @@ def _run_quarto(quarto: str, suite: Suite, output: Path) -> None:
 def publish(suite: Suite, *, remote: str = "origin") -> None:
     """Render a suite's site and push it to the branch ``gh-pages`` of ``remote``, made when it is not there.
 
-    The site is one commit on top of what is published; the working tree and the current branch stay as they are.
+    The site is one commit on top of what is published; the working tree and the current branch stay as they are. The
+    branch is this repository's as well.
 
     Raises:
         SiteError: no such remote, no author's name in git's settings, or the push is refused.
     """
-    url = _git(suite.root, "remote", "get-url", remote).strip()
-    author = [option for key in ("user.name", "user.email") for option in ("-c", f"{key}={_author(suite.root, key)}")]
+    root, published = suite.root, f"refs/remotes/{remote}/{BRANCH}"
+    _git(root, "remote", "get-url", remote)
+    for key in ("user.name", "user.email"):
+        if not _git(root, "config", "--default", "", key).strip():
+            raise SiteError(f"git has no {key}, which a commit needs: git config --global {key} …")
     render(suite)
-    if "://" not in url and not url.startswith("/") and "@" not in url:
-        url = str((suite.root / url).resolve())
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "site"
-        if _git(suite.root, "ls-remote", "--heads", url, BRANCH).strip():
-            _git(suite.root, "clone", "--quiet", "--depth", "1", "--branch", BRANCH, url, str(clone))
-            for path in clone.iterdir():
-                if path.name != ".git":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        else:
-            _git(suite.root, "init", "--quiet", "--initial-branch", BRANCH, str(clone))
-            _git(clone, "remote", "add", "origin", url)
-        shutil.copytree(suite.root / "_site", clone, dirs_exist_ok=True)
-        # Without this file the host would drop folders whose names begin with an underscore.
-        (clone / ".nojekyll").touch()
-        _git(clone, "add", "--all")
-        if not _git(clone, "status", "--porcelain").strip():
-            print(f"{BRANCH} of {remote} is up to date")
-            return
-        commit = _git(suite.root, "rev-parse", "--short", "HEAD").strip()
-        _git(clone, *author, "commit", "--quiet", "-m", f"Publish suite {suite.name} from {commit}")
-        _git(clone, "push", "--quiet", "origin", BRANCH)
+    there = _git(root, "ls-remote", remote, f"refs/heads/{BRANCH}").strip()
+    if there:
+        _git(root, "fetch", "--quiet", remote, f"+refs/heads/{BRANCH}:{published}")
+    message = f"Publish suite {suite.name} from {_git(root, 'rev-parse', '--short', 'HEAD').strip()}"
+    # Without the file .nojekyll the host would drop folders whose names begin with an underscore.
+    _run(root, sys.executable, "-m", "ghp_import", "--no-jekyll", "--remote", remote, "--branch", BRANCH,
+         "--message", message, "_site")
+    if there and _git(root, "diff", "--name-only", published, BRANCH) == "":
+        print(f"{BRANCH} of {remote} is up to date")
+        return
+    _git(root, "push", "--quiet", remote, BRANCH)
     print(f"published suite {suite.name} to {BRANCH} of {remote}")
 
 
-def _author(folder: Path, key: str) -> str:
-    value = _git(folder, "config", "--default", "", key).strip()
-    if not value:
-        raise SiteError(f"git has no {key}, which a commit needs: git config --global {key} …")
-    return value
-
-
 def _git(folder: Path, *arguments: str) -> str:
-    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return _run(folder, "git", *arguments)
+
+
+def _run(folder: Path, *command: str) -> str:
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise SiteError(f"git {arguments[0]} failed: {answer.stderr.strip() or answer.stdout.strip()}")
+        name = " ".join(command[:2]) if command[0] == "git" else command[2]
+        raise SiteError(f"{name} failed: {answer.stderr.strip() or answer.stdout.strip()}")
     return answer.stdout
