@@ -23,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("more", "notebooks")
@@ -32,6 +34,8 @@ GENERATED = ("more", "notebooks")
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
+HOSTED = re.compile(r"(?:[a-z+]+://)?(?:[^@/]+@)?(github|gitlab)\.com(?::\d+)?[:/](.+?)(?:\.git)?/?")
+"""An address of a public host of repositories: which, and the repository's name there."""
 OPTION = re.compile(r"^#\| ([\w-]+): (.*)\n?", re.MULTILINE)
 
 
@@ -144,9 +148,11 @@ class Notebook(NamedTuple):
 
     @property
     def links(self) -> str:
-        """Where a reader finds it."""
+        """Where a reader finds it, and where its template runs in the browser."""
+        binder = binder_address(origin(self.path.parents[3]), f"notebooks/{self.name.partition('-')[0]}.ipynb")
         return (f"[{self.name}]({self.folder}{self.name}.html) "
-                f'([download]({self.folder}{self.name}.ipynb){{download=""}})')
+                f'([download]({self.folder}{self.name}.ipynb){{download=""}}'
+                f"{f', [run in Binder]({binder})' if binder else ''})")
 
     def as_page(self) -> str:
         """The whole notebook as a page."""
@@ -178,6 +184,29 @@ class Notebook(NamedTuple):
                             fence(cell.source, "python"), fence("</details>", "{=html}")])
         return (f"::: {{#{cell.label}}}\n\n{output}\n\n{cell.caption}\n\n:::\n\n"
                 f"::: {{.cell-source}}\n{link}\n\n{code}\n:::\n")
+
+
+@cache
+def origin(root: Path) -> str:
+    """The address of the repository's remote ``origin``; nothing where there is none."""
+    try:
+        answer = subprocess.run(["git", "remote", "get-url", "origin"], cwd=root, capture_output=True, text=True)
+    except OSError:  # no git, no such folder
+        return ""
+    return answer.stdout.strip()
+
+
+def binder_address(repository: str, file: str) -> str:
+    """Where Binder opens a file of a repository in JupyterLab; nothing for one that it cannot reach.
+
+    >>> binder_address("git@github.com:somebody/sparse-vae.git", "notebooks/train.ipynb")
+    'https://mybinder.org/v2/gh/somebody/sparse-vae/HEAD?urlpath=lab/tree/notebooks/train.ipynb'
+    """
+    match = HOSTED.fullmatch(repository)
+    if not match:
+        return ""
+    kind, name = ("gh", match[2]) if match[1] == "github" else ("gl", quote(match[2], safe=""))
+    return f"https://mybinder.org/v2/{kind}/{name}/HEAD?urlpath=lab/tree/{file}"
 
 
 def fence(text: str, language: str) -> str:

@@ -253,3 +253,22 @@ def test_links_of_the_pages_for_contributors_lead_somewhere():
         for target, fragment in re.findall(r"\]\(([^()\s#:]*)(?:#([\w-]+))?\)", text):
             assert target or fragment in headings, fragment
             assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize(("address", "place"), [
+    ("https://github.com/somebody/some-name", "gh/somebody/some-name"),
+    ("https://github.com/somebody/some.name.git", "gh/somebody/some.name"),
+    ("https://somebody:secret@github.com/somebody/some-name.git", "gh/somebody/some-name"),  # without what is secret
+    ("git@github.com:somebody/some-name.git", "gh/somebody/some-name"),
+    ("ssh://git@github.com:22/somebody/some-name", "gh/somebody/some-name"),
+    ("https://gitlab.com/a/group/some-name/", "gl/a%2Fgroup%2Fsome-name"),
+    ("https://example.org/github.com/some-name", None), ("../origin.git", None), ("", None),
+])
+def test_notebooks_open_in_binder_where_the_repository_is_public(tmp_path, address, place):
+    script = site.load_script(ROOT)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    if address:
+        subprocess.run(["git", "remote", "add", "origin", address], cwd=tmp_path, check=True)
+    notebook = script.Notebook("quick", tmp_path / "results" / "quick" / "figures" / "latent_grid-first.ipynb", [], {})
+    expected = f"https://mybinder.org/v2/{place}/HEAD?urlpath=lab/tree/notebooks/latent_grid.ipynb"
+    assert re.findall(r"\[run in Binder\]\((.*?)\)", notebook.links) == ([expected] if place else [])
