@@ -126,6 +126,15 @@ def _figure_parameters(figure: SuiteFigure, suite: Suite) -> dict[str, object]:
     return {**figure.parameters, **published, "data_root": "data"}
 
 
+def _texts(value: object) -> Iterator[str]:
+    """Every text in lists and mappings within each other, keys apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
 class Fingerprints:
     """What the figures of a suite are made of, as digests: one changes when something that the figure shows may have.
 
@@ -151,8 +160,8 @@ class Fingerprints:
         digest.update(json.dumps(parameters, sort_keys=True).encode())
         code = "\n".join(cell.source for cell in read_notebook(template).cells if cell.cell_type == "code")
         digest.update(digest_of(reached_from(imports_of(code))).encode())
-        for value in [*parameters.values(), *template_parameters(template).values()]:
-            if isinstance(value, str) and "." in value and (path := suite.root / value.removeprefix("../")).is_file():
+        for text in _texts([parameters, template_parameters(template)]):
+            if "." in text and (path := suite.root / text.removeprefix("../")).is_file():
                 digest.update(path.read_bytes())
         for run in figure.runs or []:
             digest.update("".join(self._rows.get((name, run), "") for name in ("runs", *LONG)).encode())
@@ -284,11 +293,11 @@ def _collect_outcomes(names: Iterable[str], skipped: set[str], outcomes: Iterato
 
 
 def check_writable(folder: Path) -> None:
-    """Raise a :class:`SettingError` if nothing can be written to ``folder``."""
+    """Make ``folder`` if need be; raise a :class:`SettingError` if nothing can be written to it."""
     try:
-        with atomic_path(folder / ".writable") as temporary:
-            temporary.touch()
-        (folder / ".writable").unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):  # a name of its own for each command
+            pass
     except OSError as error:
         raise SettingError(f"results cannot be written to {folder}: {error.strerror}") from error
 

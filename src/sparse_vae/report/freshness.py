@@ -70,6 +70,8 @@ def _lazy_names(module: str) -> dict[str, str]:
                 parts = ast.literal_eval(part)
                 if isinstance(parts, dict):
                     found |= {name: f"{module}.{part}" for part, names in parts.items() for name in names}
+                else:  # whole modules
+                    found |= {name: f"{module}.{name}" for name in parts or []}
     return found
 
 
