@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -30,7 +31,8 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("more", "notebooks")
-"""Names for ``{{< cell … >}}`` that are no labels: the figures that no chapter shows, and a list of all notebooks."""
+"""Names for ``{{< cell … >}}`` that are no labels: the figures that no chapter shows, and a list of all notebooks.
+Those that begin with ``api-`` are the library's reference, from ``report/api.py``."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
@@ -395,12 +397,18 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     labels = {name: {cell.label: (notebook, cell) for notebook in suite.notebooks for cell in notebook.cells
                      if cell.label} for name, suite in suites.items()}
     shown: dict[str, tuple[Notebook, Cell]] = {}
+    reference: dict[str, str] = {}
     for page in pages:
         own = [site if name == "site" else name for name in page.suites]
         for kind, argument, place in page.shortcodes():
             if kind == "var":
                 problems += _unknown_variable(argument, values, claims, place)
-            elif argument not in GENERATED:
+            elif argument in GENERATED:
+                continue
+            elif argument.startswith("api-"):
+                reference = reference or _reference(root)
+                problems += [] if argument in reference else [f"{place}: report/api.py makes no {argument}"]
+            else:
                 found = next((labels[name][argument] for name in own if argument in labels[name]), None)
                 if not own:
                     problems.append(f"{place}: a page that shows cells names their suites in front, suites: [site]")
@@ -412,7 +420,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
                                     f"{shown[argument][0].suite} on another page; their names must differ")
     if problems:
         raise ReportError("\n".join(problems))
-    cells = {label: notebook.as_include(cell) for label, (notebook, cell) in shown.items()}
+    cells = reference | {label: notebook.as_include(cell) for label, (notebook, cell) in shown.items()}
     shown_notebooks = [notebook for notebook, _ in shown.values()]
     cells["more"] = _more([notebook for notebook in suites[site].notebooks if notebook not in shown_notebooks])
     published = {name: [notebook for notebook in suite.notebooks if name == site or notebook in shown_notebooks]
@@ -430,6 +438,15 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
         files |= {place + name: content for name, content in notebook.pictures.items()}
     return Extract(files, texts, values)
+
+
+def _reference(root: Path) -> dict[str, str]:
+    """The library's reference, from the sources' docstrings."""
+    specification = importlib.util.spec_from_file_location("sparse_vae_api", root / "report" / "api.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module.cells(root)
 
 
 def _unknown_variable(name: str, values: dict, claims: dict, place: str) -> list[str]:
