@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import nullcontext
 
+import sparse_vae
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -101,13 +102,16 @@ def _train_single(settings: list[str]) -> int:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
+    from sparse_vae.report import site
     from sparse_vae.report.suites import load_suite
     from sparse_vae.report.tables import collect, unpublished
 
     suite = load_suite(arguments.suite)
     fresh, missing = collect(suite), unpublished(suite)
-    print(f"{len(fresh)} runs are new in {suite.folder.relative_to(suite.root)}; {len(suite.runs) - len(missing)} of "
-          f"{len(suite.runs)} are published as the suite asks for them")
+    if suite.folder.is_dir():
+        site.describe(suite)
+    print(f"{suite.folder.relative_to(suite.root)}: {len(fresh)} of the suite's {len(suite.runs)} runs are new or have "
+          f"changed; {len(suite.runs) - len(missing)} are published as the suite asks for them")
     return 0
 
 
@@ -134,10 +138,10 @@ def _outcomes(outcomes: list) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from sparse_vae.report import claims, site
-    from sparse_vae.report.suites import project_root
+    from sparse_vae.report.suites import load_suite
 
-    root = project_root()
-    problems = [*site.check(root), *claims.check_claims(root)]
+    suite = load_suite(arguments.suite)
+    problems = [*site.check(suite.root, suite.name), *claims.check_claims(suite.root)]
     print("\n".join(problems) if problems else "every reference leads somewhere, every claim holds",
           file=sys.stderr if problems else sys.stdout)
     return EXIT_FAILED if problems else 0
@@ -176,6 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     parser = argparse.ArgumentParser(
         prog="sparse-vae", description="Sparse latent-variable models: train them, draw the figures, build the report.")
+    parser.add_argument("--version", action="version", version=sparse_vae.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, function, help: str) -> argparse.ArgumentParser:
@@ -204,7 +209,8 @@ def make_parser() -> argparse.ArgumentParser:
     collect = command("collect", _collect, "publish finished runs: from runs/ into the tables and weights of results/")
     collect.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
 
-    command("check", _check, "check every reference of the pages and every claim over the published results")
+    check = command("check", _check, "check every reference of the pages and every claim over the published results")
+    check.add_argument("--suite", default="report", help="the suite that the site is built of")
 
     site = command("site", _site, "build the report from a suite's results")
     site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
@@ -230,11 +236,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parsed = make_parser().parse_args(arguments)
     try:
-        status = parsed.function(parsed)
-        sys.stdout.flush()
-        return status
+        try:
+            parsed = make_parser().parse_args(arguments)
+            return parsed.function(parsed)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough: head, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
