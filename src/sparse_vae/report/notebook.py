@@ -137,13 +137,15 @@ def show_html(html: str, *, label: str, text: str) -> None:
 def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:
     """Give every cell with a labelled output its ``#|`` comments; ``suffix`` makes labels unique across notebooks.
 
-    Also takes out what depends on the machine: progress bars, execution times, papermill's record of paths.
+    Also takes out what depends on the machine or on chance: progress bars, execution times, papermill's record of paths.
 
     Raises:
         ValueError: a cell with two labelled outputs, which the report could not tell apart.
     """
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata.get("tags", [])}
+        if "injected-parameters" in cell.metadata["tags"]:
+            cell.id = "injected-parameters"  # papermill draws one: the same figure would be another file
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
