@@ -137,7 +137,7 @@ def show_html(html: str, *, label: str, text: str) -> None:
 def annotate(notebook: NotebookNode, suffix: str) -> NotebookNode:
     """Give every cell with a labelled output its ``#|`` comments; ``suffix`` makes labels unique across notebooks.
 
-    Also takes out what depends on the machine or on chance: progress bars, execution times, papermill's record of paths.
+    Also takes out what depends on the machine or on chance: progress bars, execution times, papermill's records.
 
     Raises:
         ValueError: a cell with two labelled outputs, which the report could not tell apart.
