@@ -54,6 +54,12 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], *, metadata: dict
 
     Raises:
         RunError: a finite value that is beyond ``dtype``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(Path(folder) / "x.safetensors", {"x": torch.ones(2)}, dtype=torch.float16)
+    ...     load_file(Path(folder) / "x.safetensors")
+    {'x': tensor([1., 1.], dtype=torch.float16)}
     """
     plain = {}
     for name, tensor in tensors.items():
@@ -159,6 +165,12 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
         The trained model, on the CPU in evaluation mode, and its history, to which the use of the code on the test
         data at each epoch's end is added: ``test_active_fraction``, ``test_used_dimensions``. A classical method has
         none.
+
+    >>> from sparse_vae.configuration import configure, load_data
+    >>> config = configure("vae", "digits", epochs=1, backbone="mlp")
+    >>> model, history = train_run(config, load_data(config), progress=False)
+    >>> len(history), model.training
+    (1, False)
     """
     model = build_model(config, dataset)
     if model.trained_by_fit:

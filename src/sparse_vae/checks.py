@@ -43,7 +43,11 @@ def allowed_choices(choices: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    """``value`` if it is one of ``choices``, else a :class:`SettingError`."""
+    """``value`` if it is one of ``choices``, else a :class:`SettingError`.
+
+    >>> check_choice("likelihood", "gaussian", ["bernoulli", "gaussian"])
+    'gaussian'
+    """
     choices = list(choices)
     if value not in choices:
         raise SettingError(f"{name} must be {allowed_choices(choices)}; got {value!r}")
@@ -59,6 +63,9 @@ def check_integer(name: str, value: object, *, minimum: int, maximum: int | None
     """``value`` if it is an integer in ``[minimum, maximum]``, else a :class:`SettingError`.
 
     Without a ``maximum``, what does not fit into 32 bits is refused: nothing that is counted here is so large.
+
+    >>> check_integer("epochs", 3, minimum=1)
+    3
     """
     if maximum is None and isinstance(value, int) and value > LARGEST_INTEGER:
         maximum = LARGEST_INTEGER
@@ -83,6 +90,9 @@ def check_number(name: str, value: object, *, above: float | None = None, minimu
     """``value`` as a float if it is finite and within the bounds, else a :class:`SettingError`.
 
     ``above`` and ``below`` exclude the bound itself, ``minimum`` and ``maximum`` include it.
+
+    >>> check_number("rate", 1, above=0, maximum=1)
+    1.0
     """
     allowed = allowed_numbers(above=above, minimum=minimum, below=below, maximum=maximum)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -27,6 +27,9 @@ class RunConfig:
         model, dataset: registered names.
         model_settings, dataset_settings: every setting they take, defaults included.
         training: see :class:`TrainingSettings`.
+
+    >>> configure("beta-vae", "digits", beta=4.0).title
+    'β-VAE (β = 4)'
     """
 
     model: str
@@ -56,6 +59,10 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
 
     Raises:
         SettingError: an unknown name, with the nearest one, or a value out of range.
+
+    >>> config = configure("vsc", "digits", latent_dim=8, epochs=3)
+    >>> config.model_settings["latent_dim"], config.training.epochs
+    (8, 3)
     """
     of_model, of_dataset = model_settings(model), dataset_settings(dataset)
     for_training, for_model, for_dataset = {}, {}, {}
@@ -82,12 +89,21 @@ def _cached_dataset(name: str, root: str, settings: str) -> Dataset:
 
 
 def load_data(config: RunConfig, root: Path | str = "data") -> Dataset:
-    """The data set of a configuration; loaded once for each process."""
+    """The data set of a configuration; loaded once for each process.
+
+    >>> load_data(configure("vae", "digits")).name
+    'digits'
+    """
     return _cached_dataset(config.dataset, str(root), json.dumps(config.dataset_settings, sort_keys=True))
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> LatentVariableModel:
-    """The model of a configuration with the initial weights that its seed gives."""
+    """The model of a configuration with the initial weights that its seed gives.
+
+    >>> config = configure("vae", "digits", latent_dim=3)
+    >>> build_model(config, load_data(config)).latent_dim
+    3
+    """
     settings = config.model_settings
     if "likelihood" in model_settings(config.model):
         settings = {"likelihood": dataset.likelihood, **settings}

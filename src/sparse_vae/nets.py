@@ -35,7 +35,11 @@ class _Flatten(nn.Module):
 
 
 class Unflatten(nn.Module):
-    """The inverse of :class:`_Flatten`, for maps of ``shape``, ``(channels, height, width)``."""
+    """The inverse of :class:`_Flatten`, for maps of ``shape``, ``(channels, height, width)``.
+
+    >>> Unflatten((2, 3, 3))(torch.zeros(5, 18)).shape
+    torch.Size([5, 2, 3, 3])
+    """
 
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
@@ -161,6 +165,10 @@ def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, laten
 
     Raises:
         SettingError: ``"conv"`` for something that is not an image.
+
+    >>> encoder, decoder = make_backbone("auto", (1, 28, 28), n_outputs=6, latent_dim=3)
+    >>> encoder(torch.zeros(2, 1, 28, 28)).shape, decoder(torch.zeros(2, 3)).shape
+    (torch.Size([2, 6]), torch.Size([2, 1, 28, 28]))
     """
     input_shape = tuple(input_shape)
     is_image = len(input_shape) == 3
@@ -179,12 +187,22 @@ class _UnitColumns(nn.Module):
 
 
 def keep_unit_columns(layer: nn.Linear) -> None:
-    """Give the columns of a layer's matrix norm 1, now and throughout training: its inputs then keep their scale."""
+    """Give the columns of a layer's matrix norm 1, now and throughout training: its inputs then keep their scale.
+
+    >>> layer = nn.Linear(4, 9)
+    >>> keep_unit_columns(layer)
+    >>> layer.weight.detach().norm(dim=0).round(decimals=3)
+    tensor([1., 1., 1., 1.])
+    """
     register_parametrization(layer, "weight", _UnitColumns())
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trained values."""
+    """Number of trained values.
+
+    >>> count_parameters(nn.Linear(4, 9))
+    45
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -37,7 +37,11 @@ class DivergenceError(ExplainedError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; checked when made. Precision holds for products in networks: losses and evaluations are float32."""
+    """How to train; checked when made. Precision holds for products in networks: losses and evaluations are float32.
+
+    >>> TrainingSettings(epochs=3).batch_size
+    128
+    """
 
     epochs: int = Integer(25, "passes over the training data").field
     batch_size: int = Integer(128, "observations for each step; an epoch's last batch may be smaller").field
@@ -105,7 +109,11 @@ def describe_environment(settings: TrainingSettings) -> dict[str, str | int]:
 
 
 def epoch_generator(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random stream of one epoch, a function of (seed, epoch) alone."""
+    """The random stream of one epoch, a function of (seed, epoch) alone.
+
+    >>> torch.rand(1, generator=epoch_generator(0, 1)) == torch.rand(1, generator=epoch_generator(0, 1))
+    tensor([True])
+    """
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 
@@ -208,6 +216,13 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
     Raises:
         SettingError: values outside [0, 1] for a Bernoulli likelihood; before the first step.
         DivergenceError: a term is NaN or infinite; names the epoch, the term and the settings.
+
+    >>> from sparse_vae import load_dataset, make_model
+    >>> data = load_dataset("digits")
+    >>> model = make_model("vsc", data.input_shape, likelihood=data.likelihood, latent_dim=4, backbone="mlp")
+    >>> history = train(model, data, TrainingSettings(epochs=1), progress=False)
+    >>> history[-1]["epoch"], "train_total" in history[-1]
+    (1, True)
     """
     settings = settings or TrainingSettings()
     if model.likelihood == "bernoulli":

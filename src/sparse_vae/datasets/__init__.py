@@ -41,22 +41,38 @@ _REGISTRY = {
 
 
 def dataset_names() -> list[str]:
-    """The names that :func:`load_dataset` knows."""
+    """The names that :func:`load_dataset` knows.
+
+    >>> dataset_names()[:3]
+    ['digits', 'mnist', 'fashion-mnist']
+    """
     return list(_REGISTRY)
 
 
 def describe_datasets() -> dict[str, str]:
-    """A sentence about every data set, by name; nothing is loaded."""
+    """A sentence about every data set, by name; nothing is loaded.
+
+    >>> describe_datasets()["digits"][:24]
+    'Real handwritten digits,'
+    """
     return {name: _description(entry) for name, entry in _REGISTRY.items()}
 
 
 def dataset_settings(name: str) -> dict[str, Setting]:
-    """The settings a data set takes."""
+    """The settings a data set takes.
+
+    >>> list(dataset_settings("sinusoids"))[:3]
+    ['n_train', 'n_test', 'length']
+    """
     return _entry(name).load.settings
 
 
 def check_dataset_settings(name: str, given: Mapping[str, object]) -> dict[str, object]:
-    """The value of every setting of a data set, checked; nothing is loaded."""
+    """The value of every setting of a data set, checked; nothing is loaded.
+
+    >>> check_dataset_settings("returns", {"n_days": 100})["n_days"]
+    100
+    """
     return _entry(name).load.check(given, of=f"data set {name!r}")
 
 
@@ -98,6 +114,8 @@ def download(names: str | Iterable[str] | None = None, root: str | Path = "data"
     Raises:
         SettingError: an unknown name.
         DataError: a file that cannot be had or written.
+
+    >>> download("digits")  # comes with scikit-learn: nothing to fetch
     """
     if names is None:
         names = dataset_names()

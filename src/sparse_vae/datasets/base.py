@@ -22,6 +22,10 @@ class Split:
         y: class labels, int64 ``(n,)`` indexing ``Dataset.classes``, or None where there are no classes.
         factors: ground-truth sources, float32 ``(n, n_factors)``, or None where they are not known.
         groups: what a fair split must not divide (UCI HAR: the subject), int64 ``(n,)``, or None.
+
+    >>> import torch
+    >>> len(Split(torch.zeros(7, 1, 8, 8)))
+    7
     """
 
     x: Tensor
@@ -47,6 +51,11 @@ class Dataset:
             observations are sums of that and noise; None elsewhere.
         feature_names: names of the features of vector data, empty otherwise.
         description: one sentence for the report: what it is, where it comes from.
+
+    >>> import torch
+    >>> data = Dataset("mine", Split(torch.rand(8, 5)), Split(torch.rand(2, 5)), likelihood="bernoulli")
+    >>> data.input_shape, data.is_image, len(data.train)
+    ((5,), False, 8)
     """
 
     name: str

@@ -19,6 +19,9 @@ def load_digits() -> Dataset:
     They are the test part of *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, UCI Machine
     Learning Repository, 1998). Pixels are counts 0..16, divided by 16 here. The split, 1,437 for training and 360 for
     testing, is stratified by class and always the same; it is ours, there is no official one.
+
+    >>> load_digits().classes
+    ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     from sklearn.datasets import load_digits as read_digits
     from sklearn.model_selection import train_test_split

@@ -64,6 +64,9 @@ def load_returns(n_days: int, n_assets: int, n_factors: int, noise: float, test_
     asset has mean 0 and standard deviation 1 over the training days. ``factors`` are what the factors did, in percent,
     0 where asleep; ``y`` is the regime. :func:`simulate_returns` gives loadings and unscaled returns of the same
     market.
+
+    >>> load_returns(n_days=100).train.x.shape
+    torch.Size([80, 50])
     """
     if csv is None:
         market = simulate_returns(n_days, n_assets, n_factors, noise, seed)
@@ -92,7 +95,12 @@ class Market(NamedTuple):
 
 @takes_settings({**MARKET, **SEED})
 def simulate_returns(n_days: int, n_assets: int, n_factors: int, noise: float, seed: int) -> Market:
-    """The simulated market; the settings are those of :func:`load_returns`."""
+    """The simulated market; the settings are those of :func:`load_returns`.
+
+    >>> market = simulate_returns(n_days=100, n_assets=10, n_factors=3)
+    >>> market.returns.shape, market.loadings.shape
+    ((100, 10), (3, 10))
+    """
     random = np.random.default_rng(seed)
     home = np.arange(n_assets) % n_factors == np.arange(n_factors)[:, None]
     loads = home | (random.random((n_factors, n_assets)) < OTHER_LOADINGS)

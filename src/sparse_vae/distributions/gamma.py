@@ -60,6 +60,13 @@ class Gamma(torch.distributions.Gamma):
     Raises:
         ValueError: a parameter that is not positive and finite (with ``validate_args``, the default).
         TypeError: a parameter that is neither float32 nor float64.
+
+    >>> _ = torch.manual_seed(0)
+    >>> k = torch.tensor([1e-4, 5.0], requires_grad=True)
+    >>> log_z = Gamma(k, torch.ones(2)).rsample_log()
+    >>> log_z.sum().backward()
+    >>> bool(log_z.isfinite().all()), bool((k.grad > 0).all())
+    (True, True)
     """
 
     arg_constraints: ClassVar = {"concentration": positive_and_finite, "rate": positive_and_finite}
@@ -234,6 +241,9 @@ def gamma_log_sample_grad(concentration: Tensor, log_sample: Tensor) -> Tensor:
 
     Raises:
         TypeError: another dtype.
+
+    >>> gamma_log_sample_grad(torch.tensor([0.05]), torch.tensor([-24.616518], dtype=torch.float64))
+    tensor([482.3735], dtype=torch.float64)
     """
     _check_dtypes(concentration=concentration, log_sample=log_sample)
     k, log_z = torch.broadcast_tensors(concentration.detach(), log_sample.detach())

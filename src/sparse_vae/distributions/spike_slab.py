@@ -82,6 +82,9 @@ def sample_spikes(logits: Tensor, estimator: str = "straight-through", temperatu
 
     Raises:
         SettingError: an estimator that there is not, or a temperature that is not above 0.
+
+    >>> sample_spikes(torch.tensor([-50.0, 50.0]))
+    tensor([0., 1.])
     """
     check_choice("estimator", estimator, SPIKES)
     check_number("temperature", temperature, above=0)
@@ -186,7 +189,11 @@ def _spike_slab_kl(p: SpikeSlab, q: SpikeSlab) -> Tensor:
 
 
 def bernoulli_kl(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """KL(Bernoulli(γ) ‖ Bernoulli(γ′)) from logits, elementwise, nats; finite for every finite logit."""
+    """KL(Bernoulli(γ) ‖ Bernoulli(γ′)) from logits, elementwise, nats; finite for every finite logit.
+
+    >>> bernoulli_kl(torch.tensor([0.0, 0.0]), torch.tensor([0.0, 2.0]))
+    tensor([0.0000, 0.4338])
+    """
     probs = logits.sigmoid()
     return (probs * (F.logsigmoid(logits) - F.logsigmoid(other_logits))
             + (1 - probs) * (F.logsigmoid(-logits) - F.logsigmoid(-other_logits)))

@@ -26,6 +26,11 @@ class Ternary(Distribution):
 
     Raises:
         ValueError: logits that are not finite or not three (with ``validate_args``, the default).
+
+    >>> Ternary(torch.zeros(3)).probs
+    tensor([0.3333, 0.3333, 0.3333])
+    >>> Ternary(torch.tensor([-50.0, 0.0, 50.0])).sample((2,))
+    tensor([1., 1.])
     """
 
     arg_constraints: ClassVar = {"logits": constraints.independent(finite, 1)}

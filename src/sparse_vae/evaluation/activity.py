@@ -14,6 +14,10 @@ def activity_rates(active: Tensor) -> Tensor:
 
     Args:
         active: bool, ``(n, latent_dim)``, from ``model.active``.
+
+    >>> import torch
+    >>> activity_rates(torch.tensor([[True, False], [True, True]]))
+    tensor([1.0000, 0.5000])
     """
     return active.float().mean(0)
 
@@ -26,6 +30,11 @@ def explained_variance(x: Tensor, reconstruction: Tensor) -> float:
 
     Raises:
         SettingError: two shapes.
+
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [2.0]])
+    >>> explained_variance(x, x), explained_variance(x, torch.ones(2, 1))
+    (1.0, 0.0)
     """
     check_same_shape(x=x, reconstruction=reconstruction)
     residual = (x - reconstruction).square().sum()

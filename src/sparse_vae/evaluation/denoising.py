@@ -26,6 +26,9 @@ def add_noise(x: Tensor, kind: str, level: float, *, value_range: tuple[float, f
 
     Raises:
         SettingError: an unknown kind, or a level out of range.
+
+    >>> add_noise(torch.ones(6), "masking", 0.5)
+    tensor([0., 1., 0., 0., 0., 1.])
     """
     check_choice("noise", kind, NOISES)
     check_number("noise level", level, minimum=0, maximum=None if kind == "gaussian" else 1)

@@ -111,6 +111,10 @@ def sap(codes: Tensor, factors: Tensor, *, score: Callable[[Tensor, Tensor], Ten
 
     Raises:
         SettingError: codes and factors that cannot be compared, or continuous factors with the default score.
+
+    >>> factors = torch.arange(60.0)[:, None] % 7
+    >>> round(sap(torch.cat([factors, torch.zeros(60, 1)], 1), factors, score=squared_correlation), 6)
+    1.0
     """
     if codes.ndim == 2 and codes.shape[1] == 1:
         codes = torch.cat([codes, torch.zeros_like(codes)], 1)
@@ -132,6 +136,10 @@ def threshold_accuracy(codes: Tensor, factors: Tensor, *, seed: int = 0) -> Tens
 
     Raises:
         SettingError: codes and factors that cannot be compared, or continuous factors.
+
+    >>> factors = torch.arange(90)[:, None] % 2
+    >>> threshold_accuracy(factors.float(), factors)
+    tensor([[1.]], dtype=torch.float64)
     """
     codes, factors = _checked(codes, factors)
     _check_discrete(factors)
@@ -164,6 +172,9 @@ def squared_correlation(codes: Tensor, factors: Tensor) -> Tensor:
 
     Raises:
         SettingError: codes and factors that cannot be compared.
+
+    >>> squared_correlation(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[3.0], [1.0], [-1.0]])).round(decimals=6)
+    tensor([[1.]], dtype=torch.float64)
     """
     codes, factors = _checked(codes, factors)
     return (_standardised(codes).T @ _standardised(factors)).square().clamp(max=1)
@@ -185,6 +196,11 @@ def dci(codes: Tensor, factors: Tensor, *, estimator: BaseEstimator | None = Non
     Raises:
         SettingError: codes and factors that cannot be compared, an estimator without importances, or continuous
             factors with a classifier.
+
+    >>> factors = torch.cartesian_prod(torch.arange(8), torch.arange(8)).repeat(3, 1) // 4
+    >>> scores = dci(factors.float(), factors)
+    >>> [round(score, 3) for score in scores]
+    [1.0, 1.0, 1.0]
     """
     codes, factors = _checked(codes, factors)
     train, test = _divided(len(codes), seed)
@@ -229,7 +245,11 @@ def disentanglement(importances: Tensor) -> float:
 
 
 def completeness(importances: Tensor) -> float:
-    """Whether each factor has one important dimension only: :func:`disentanglement` with the roles exchanged."""
+    """Whether each factor has one important dimension only: :func:`disentanglement` with the roles exchanged.
+
+    >>> completeness(torch.eye(3))
+    1.0
+    """
     return disentanglement(importances.T)
 
 

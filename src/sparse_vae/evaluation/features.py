@@ -23,6 +23,10 @@ def unit_responses(model: LatentVariableModel, codes: Tensor, *, n_codes: int = 
     Args:
         codes: codes of observations, ``(n, latent_dim)``.
         n_codes: how many codes to average over, the first that use the dimension.
+
+    >>> from sparse_vae import make_model
+    >>> unit_responses(make_model("topk", (5,), latent_dim=3), torch.rand(9, 3)).shape
+    torch.Size([3, 5])
     """
     latent_dim = codes.shape[1]
     nothing = model.decode_mean(codes.new_zeros(1, latent_dim))

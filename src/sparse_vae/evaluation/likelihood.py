@@ -34,6 +34,11 @@ def importance_weighted_nll(model: LatentVariableModel, x: Tensor, n_samples: in
 
     Raises:
         SettingError: ``n_samples`` or ``batch_size`` out of range.
+
+    >>> from sparse_vae import make_model
+    >>> model = make_model("vae", (5,), latent_dim=2)
+    >>> importance_weighted_nll(model, torch.rand(3, 5), n_samples=10).shape
+    torch.Size([3])
     """
     check_integer("n_samples", n_samples, minimum=1)
     check_integer("batch_size", batch_size, minimum=1)
@@ -56,6 +61,12 @@ def importance_weighted_bounds(model: LatentVariableModel, x: Tensor, counts: It
 
     Raises:
         SettingError: ``counts`` or ``batch_size`` out of range.
+
+    >>> from sparse_vae import make_model
+    >>> model = make_model("vae", (5,), latent_dim=2)
+    >>> bounds = importance_weighted_bounds(model, torch.rand(50, 5), [1, 10, 100])
+    >>> bool(bounds[0] >= bounds[2])
+    True
     """
     counts = [check_integer("counts", count, minimum=1) for count in counts]
     check_integer("batch_size", batch_size, minimum=1)

@@ -37,6 +37,11 @@ def labelled_subset(labels: Tensor, n_labels: int, seed: int = 0) -> Tensor:
 
     Raises:
         SettingError: a budget or a seed out of range, or fewer than two classes.
+
+    >>> import torch
+    >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    >>> labels[labelled_subset(labels, 3)].bincount()
+    tensor([2, 1])
     """
     classes = labels.unique()
     if len(classes) < 2:
@@ -64,6 +69,11 @@ def logistic_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor
 
     Raises:
         SettingError: shapes that do not fit together, or what :func:`labelled_subset` refuses.
+
+    >>> import torch
+    >>> labels = torch.arange(40) % 2
+    >>> logistic_probe(labels[:, None].float(), labels, labels[:, None].float(), labels, n_labels=10)
+    1.0
     """
     labelled, test = _data(train_codes, train_labels, test_codes, test_labels, n_labels, seed)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_STEPS))
@@ -84,6 +94,12 @@ def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, tes
     Raises:
         SettingError: an unknown metric, shapes that do not fit together, a number of neighbours out of range, or what
             :func:`labelled_subset` refuses.
+
+    >>> import torch
+    >>> labels = torch.arange(40) % 2
+    >>> codes = torch.stack([labels, 1 - labels], 1).float()
+    >>> knn_probe(codes, labels, codes, labels, n_labels=10, n_neighbours=1)
+    1.0
     """
     check_choice("metric", metric, METRICS)
     labelled, test = _data(train_codes, train_labels, test_codes, test_labels, n_labels, seed)

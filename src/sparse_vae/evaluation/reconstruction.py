@@ -19,6 +19,9 @@ def mean_squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
 
     Raises:
         SettingError: two shapes.
+
+    >>> mean_squared_error(torch.zeros(1, 4), torch.tensor([[2.0, 0.0, 0.0, 0.0]]))
+    tensor([1.])
     """
     check_same_shape(x=x, reconstruction=reconstruction)
     return (x - reconstruction).square().flatten(1).mean(1)
@@ -36,6 +39,9 @@ def psnr(x: Tensor, reconstruction: Tensor, data_range: float = 1.0) -> Tensor:
 
     Raises:
         SettingError: two shapes.
+
+    >>> psnr(torch.zeros(1, 4), torch.full((1, 4), 0.1)).round(decimals=3)
+    tensor([20.])
     """
     return 10 * torch.log10(data_range**2 / mean_squared_error(x, reconstruction))
 
@@ -55,6 +61,10 @@ def ssim(x: Tensor, reconstruction: Tensor, data_range: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: not images, a side shorter than 3 pixels, or two shapes.
+
+    >>> x = torch.rand(1, 1, 8, 8)
+    >>> ssim(x, x)
+    tensor([1.], dtype=torch.float64)
     """
     check_same_shape(x=x, reconstruction=reconstruction)
     if x.ndim != 4:

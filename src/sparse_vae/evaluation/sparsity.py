@@ -87,6 +87,9 @@ def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
 
     Raises:
         SettingError: a threshold below 0.
+
+    >>> active_units(torch.tensor([[0.0, 1.0], [0.0, -1.0]]))
+    tensor([False,  True])
     """
     return means.var(0, correction=0) > check_number("threshold", threshold, minimum=0)
 

@@ -20,7 +20,11 @@ USED_RATE = 0.01
 
 @torch.no_grad()
 def batched(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)`` without gradients, computed on batches that fit in memory, concatenated."""
+    """``function(x)`` without gradients, computed on batches that fit in memory, concatenated.
+
+    >>> batched(lambda x: 2 * x, torch.ones(2500)).sum()
+    tensor(5000.)
+    """
     return torch.cat([function(batch) for batch in x.split(EVALUATION_BATCH)])
 
 
@@ -30,6 +34,13 @@ def code_usage(model: LatentVariableModel, x: Tensor) -> dict[str, float]:
     Returns:
         ``active_fraction``: mean share of the dimensions that are active for an observation;
         ``used_dimensions``: number of dimensions active for at least 1% of the observations.
+
+    >>> from sparse_vae import make_model
+    >>> model = make_model("batchtopk", (5,), latent_dim=3, k=1)  # untrained: its threshold is 0
+    >>> with torch.no_grad():
+    ...     _ = model.encoder[-1].bias.fill_(-100.0)
+    >>> code_usage(model, torch.rand(30, 5))
+    {'active_fraction': 0.0, 'used_dimensions': 0}
     """
     rates = activity_rates(batched(model.active, x))
     return {"active_fraction": rates.mean().item(), "used_dimensions": int((rates >= USED_RATE).sum())}
@@ -47,6 +58,12 @@ def summarise(model: LatentVariableModel, dataset: Dataset, *, seed: int = 0) ->
         ``explained_variance``: of that reconstruction, about the mean of the test data;
         ``active_fraction``, ``used_dimensions``: see :func:`code_usage`;
         ``latent_dim``, ``parameters``: sizes.
+
+    >>> from sparse_vae import load_dataset, make_model
+    >>> data = load_dataset("digits")
+    >>> measures = summarise(make_model("vae", data.input_shape, likelihood="gaussian", latent_dim=3), data)
+    >>> measures["latent_dim"], measures["likelihood"]
+    (3, 'gaussian')
     """
     x = dataset.test.x
     reconstruction = batched(model.reconstruct, x)

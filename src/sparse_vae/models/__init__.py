@@ -30,7 +30,11 @@ MODELS: dict[str, type[LatentVariableModel]] = {
 
 
 def model_class(name: str) -> type[LatentVariableModel]:
-    """The class registered under ``name``; an unknown name is a :class:`~sparse_vae.checks.SettingError`."""
+    """The class registered under ``name``; an unknown name is a :class:`~sparse_vae.checks.SettingError`.
+
+    >>> model_class("vsc").label
+    'VSC'
+    """
     known = MODELS | CLASSICAL
     if name not in known:
         raise unknown_name("model", name, known)
@@ -38,7 +42,11 @@ def model_class(name: str) -> type[LatentVariableModel]:
 
 
 def model_settings(name: str) -> dict[str, Setting]:
-    """The settings a model takes, its own first, then those that all models share."""
+    """The settings a model takes, its own first, then those that all models share.
+
+    >>> list(model_settings("topk"))[:2]
+    ['k', 'auxiliary_weight']
+    """
     return model_class(name).settings
 
 
@@ -53,6 +61,11 @@ def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVar
     Raises:
         SettingError: an unknown model or setting (with the nearest name), a value out of range, or one for which the
             memory does not suffice.
+
+    >>> import torch
+    >>> model = make_model("topk", (1, 8, 8), latent_dim=20, k=3)
+    >>> model.active(torch.rand(2, 1, 8, 8)).sum(1) <= 3
+    tensor([True, True])
     """
     cls = model_class(name)
     try:

@@ -31,7 +31,11 @@ class AutoencoderLoss(NamedTuple):
 
 
 class Autoencoder(LatentVariableModel):
-    """Deterministic code of ``latent_dim`` real numbers, no constraint on it."""
+    """Deterministic code of ``latent_dim`` real numbers, no constraint on it.
+
+    >>> Autoencoder((64,), latent_dim=2).code(torch.rand(5, 64)).shape
+    torch.Size([5, 2])
+    """
 
     def encode(self, x: Tensor) -> Code:
         return Code(*self.encoder_outputs(x))

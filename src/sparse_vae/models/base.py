@@ -39,6 +39,9 @@ class LatentVariableModel(nn.Module):
 
     Raises:
         SettingError: an unknown setting, a value that is not allowed, or values that do not go together.
+
+    >>> LatentVariableModel.check_settings({"latent_dim": 3})["latent_dim"]
+    3
     """
 
     settings: ClassVar[dict[str, Setting]] = {

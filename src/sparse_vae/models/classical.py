@@ -113,7 +113,14 @@ class LinearMethod(ClassicalMethod):
 
 
 class PCA(LinearMethod):
-    """Principal component analysis: the orthogonal directions of largest variance."""
+    """Principal component analysis: the orthogonal directions of largest variance.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = PCA((6,), latent_dim=2)
+    >>> model.fit(torch.randn(50, 6), seed=0)
+    >>> model.code(torch.randn(3, 6)).shape
+    torch.Size([3, 2])
+    """
 
     def estimator(self, seed: int):
         from sklearn.decomposition import PCA as Estimator

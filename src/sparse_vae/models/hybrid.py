@@ -76,7 +76,12 @@ class HybridLoss(NamedTuple):
 
 
 class HybridSparseVAE(LatentVariableModel):
-    """Hybrid sparse VAE."""
+    """Hybrid sparse VAE.
+
+    >>> model = HybridSparseVAE((64,), latent_dim=8)
+    >>> model.code(torch.rand(5, 64)).shape
+    torch.Size([5, 8])
+    """
 
     label = "Hybrid sparse VAE"
     settings: ClassVar = {

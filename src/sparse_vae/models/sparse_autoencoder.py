@@ -84,7 +84,11 @@ class SparseAutoencoder(LatentVariableModel):
 
 
 class L1SparseAutoencoder(SparseAutoencoder):
-    """Autoencoder with a penalty on the sum of its non-negative code."""
+    """Autoencoder with a penalty on the sum of its non-negative code.
+
+    >>> bool((L1SparseAutoencoder((64,)).code(torch.rand(5, 64)) >= 0).all())
+    True
+    """
 
     label = "Sparse AE, L1"
     settings: ClassVar = {
@@ -110,6 +114,9 @@ class KLSparseAutoencoder(SparseAutoencoder):
     """Autoencoder of sigmoid units whose mean activations are held at a target rate (Ng 2011).
 
     Its units are never 0. One that says nothing sits at ρ; active is one above 2ρ, or above one half if that is less.
+
+    >>> KLSparseAutoencoder((64,), target_rate=0.05).active_means
+    'its activation is above 0.1'
     """
 
     label = "Sparse AE, KL"
@@ -165,7 +172,11 @@ class KLSparseAutoencoder(SparseAutoencoder):
 
 
 class TopK(SparseAutoencoder):
-    """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024)."""
+    """Autoencoder that keeps the k largest activations of each observation (Gao et al. 2024).
+
+    >>> (TopK((64,), latent_dim=20, k=3).code(torch.rand(5, 64)) != 0).sum(1) <= 3
+    tensor([True, True, True, True, True])
+    """
 
     settings: ClassVar = {
         "k": Integer(None, "units to keep, at most latent_dim; none is a tenth of latent_dim", symbol="k",
@@ -223,6 +234,9 @@ class BatchTopK(TopK):
 
     Outside of training a unit is kept where it exceeds ``threshold``, the running mean of the smallest kept activation
     over about the last tenth of the training batches, at most 100: a longer memory would lag behind a short training.
+
+    >>> BatchTopK((64,), latent_dim=20, k=3).loss(torch.rand(5, 64))._fields
+    ('total', 'reconstruction', 'auxiliary')
     """
 
     def __init__(self, input_shape: tuple[int, ...], **given):
@@ -245,7 +259,11 @@ class BatchTopK(TopK):
 
 
 class JumpReLU(SparseAutoencoder):
-    """Autoencoder whose units are on above a learned threshold, with a penalty on their number."""
+    """Autoencoder whose units are on above a learned threshold, with a penalty on their number.
+
+    >>> JumpReLU((64,), latent_dim=4, first_threshold=0.5).log_threshold.detach().exp()
+    tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
 
     settings: ClassVar = {
         "sparsity_weight": Number(1.0, "nats for an active unit", minimum=0, symbol="λ"),

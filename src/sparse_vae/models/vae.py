@@ -46,7 +46,12 @@ class VAELoss(NamedTuple):
 
 
 class VAE(LatentVariableModel):
-    """Variational autoencoder; the loss is a one-sample estimate of −ELBO."""
+    """Variational autoencoder; the loss is a one-sample estimate of −ELBO.
+
+    >>> model = VAE((64,), latent_dim=2)
+    >>> model.negative_elbo(torch.rand(5, 64)).shape, model.sample(3).shape
+    (torch.Size([5]), torch.Size([3, 64]))
+    """
 
     encoder_outputs_per_latent = 2
     generative = True
@@ -92,7 +97,11 @@ class VAE(LatentVariableModel):
 
 
 class BetaVAE(VAE):
-    """VAE whose KL is weighted by ``beta``."""
+    """VAE whose KL is weighted by ``beta``.
+
+    >>> BetaVAE((64,), beta=4.0).loss(torch.rand(5, 64))._fields
+    ('total', 'reconstruction', 'kl')
+    """
 
     label = "β-VAE"
     settings: ClassVar = {

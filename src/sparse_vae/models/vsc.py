@@ -75,6 +75,10 @@ class VSC(LatentVariableModel):
 
     Raises:
         SettingError: a setting that cannot be used; from :meth:`prepare`, fewer observations than pseudo-inputs.
+
+    >>> model = VSC((64,), latent_dim=8, prior="fixed")
+    >>> model.loss(torch.rand(5, 64))._fields
+    ('total', 'reconstruction', 'kl', 'sparsity')
     """
 
     settings: ClassVar = {
@@ -247,6 +251,10 @@ class VSCWarmup(VSC):
     With λ₀ = 0, as in the paper, the slab is N(0, 1) whatever the input, noise about 0, so that a spike shows only in
     how much the latent varies; some runs end with every spike off. A larger λ₀ lets some of the slab through from the
     start.
+
+    >>> model = VSCWarmup((64,), warmup_steps=100, ramp_steps=100)
+    >>> [model.warmth(step) for step in (0, 150, 200)]
+    [0.5, 0.75, 1.0]
     """
 
     label = "VSC-WU"
