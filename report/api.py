@@ -91,12 +91,13 @@ def _tree(root: Path, module: str) -> tuple[Path, ast.Module]:
 
 
 def entries(root: Path, room: str) -> list[Entry]:
-    """The public objects of a page, in the order of its modules, each once."""
+    """The public objects of a page, each once, those of a module together."""
     found = {}
     for module in ROOMS[room]:
         for entry in _exported(root, module):
             found.setdefault((entry.module, entry.name), entry)
-    return list(found.values())
+    modules = list(dict.fromkeys(module for module, _ in found))
+    return sorted(found.values(), key=lambda entry: modules.index(entry.module))
 
 
 def _exported(root: Path, module: str) -> Iterator[Entry]:

@@ -76,6 +76,9 @@ def test_reference_needs_no_package_and_no_roles_are_left(api):
     answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == [str(len(api.ROOMS) + 1), "False"]
     for text in api.cells(ROOT).values():
+        anchors = re.findall(r"^#+ .*\{#(\S+)\}$", text, re.MULTILINE)
+        assert anchors
+        assert len(set(anchors)) == len(anchors)
         outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(r":(func|class|meth|mod|data|attr):`", outside)
 
