@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,15 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from sparse_vae.report import site
-from sparse_vae.report import suite as suites
+import sparse_vae
+from sparse_vae.checks import parse_value
+from sparse_vae.configuration import build_model, load_data
+from sparse_vae.datasets import dataset_names, dataset_settings
+from sparse_vae.models import CLASSICAL, MODELS, model_settings
+from sparse_vae.report import claims, execution, site
 from sparse_vae.report.cli import main
-from sparse_vae.datasets import dataset_names
-from sparse_vae.models import MODELS
-from sparse_vae.report.runs import Run
-from sparse_vae.report.suites import Outcome
+from sparse_vae.report.execution import Outcome
+from sparse_vae.report.measures import Measured
+from sparse_vae.report.runs import read_config, save_run
+from sparse_vae.report.suites import load_suite
 
 REPOSITORY = Path(__file__).parents[1]
+COMMANDS = ["all", "train", "graphics", "collect", "check", "site", "table", "publish", "download", "models",
+            "datasets"]
+OF_THE_PROJECT = [command for command in COMMANDS if command not in ("models", "datasets")]
 TINY = ["epochs=1", "latent_dim=2", "backbone=mlp", "hidden_dim=16"]
 RUN = "runs: [{model: vae, dataset: digits}]"
 
@@ -41,6 +51,15 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def write_run(root: Path) -> None:
+    """The run of suite tiny as training leaves it, with the weights that it starts from and other numbers."""
+    suite = load_suite("tiny", root)
+    run, = suite.runs
+    measured = Measured({"negative_elbo": 12.5, "mean_squared_error": 0.25}, seconds=0.25)
+    save_run(suite.runs_folder / run.name, run.config, build_model(run.config, load_data(run.config)),
+             [{"epoch": 1, "step": 45, "seconds": 0.5}], measured)
+
+
 def refused(capsys, *arguments: str, status: int = 2) -> str:
     """The one line that a command which cannot be carried out says."""
     assert main(list(arguments)) == status
@@ -57,17 +76,22 @@ def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
-    output = capsys.readouterr().out
-    assert all(f"\n    {command} " in output for command in (
-        "all", "train", "graphics", "site", "publish", "download", "models", "datasets"))
+    assert re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE) == COMMANDS
 
 
-@pytest.mark.parametrize("command", ["all", "train", "graphics", "site", "publish", "download", "models", "datasets"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
     assert f"usage: sparse-vae {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{sparse_vae.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "--siute", "x"]])
@@ -78,19 +102,36 @@ def test_a_command_that_is_none_exits_with_2(arguments, capsys):
     assert "usage: sparse-vae" in capsys.readouterr().err
 
 
+def listed(output: str) -> dict[str, list[str]]:
+    """The lines below each name, without their indentation."""
+    return {name: [line.removeprefix("    ") for line in lines.splitlines()]
+            for name, lines in re.findall(r"^(\S.*)\n((?:    .*\n)+)", output, re.MULTILINE)}
+
+
+def defaults(lines: list[str]) -> dict[str, object]:
+    """What the lines of settings say that each is by default."""
+    settings = dict(re.match(r"([\w]+)=(\S*)  .+ \(.+\)$", line).groups() for line in lines)
+    return {name: parse_value(value) for name, value in settings.items()}
+
+
 def test_models_lists_every_model_and_its_settings(capsys):
     assert main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[::3] == list(MODELS)
-    assert all(line.startswith("    ") and line.endswith(".") for line in lines[1::3])
-    assert lines[lines.index("beta-vae") + 2].startswith("    beta=4.0, latent_dim=16, likelihood=(that of the data),")
+    entries = listed(capsys.readouterr().out)
+    assert list(entries) == [*MODELS, "all of these", *CLASSICAL]
+    assert all(lines[0].endswith(".") for lines in entries.values())
+    shared = defaults(entries["all of these"][1:])
+    for name in [*MODELS, *CLASSICAL]:
+        declared = {key: setting.default for key, setting in model_settings(name).items()}
+        assert {**(shared if name in MODELS else {}), **defaults(entries[name][1:])} == declared, name
 
 
 def test_datasets_lists_every_data_set_and_its_settings(capsys):
     assert main(["datasets"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == dataset_names()
-    assert lines[lines.index("sinusoids") + 2].startswith("    n_train=2000, n_test=1000, length=128,")
+    entries = listed(capsys.readouterr().out)
+    assert list(entries) == dataset_names()
+    for name, (description, *lines) in entries.items():
+        assert description.endswith(".")
+        assert defaults(lines) == {key: setting.default for key, setting in dataset_settings(name).items()}, name
 
 
 # --- one run
@@ -98,15 +139,16 @@ def test_datasets_lists_every_data_set_and_its_settings(capsys):
 
 def test_train_runs_once_with_the_settings_given(project, capsys):
     arguments = ["train", "model=beta-vae", "beta=2", "learning_rate=1e-2", "seed=3", *TINY]
-    name = "results/local/digits/beta-vae-beta2-learning_rate0.01-epochs1-latent_dim2-backbonemlp-hidden_dim16/seed3"
+    name = "runs/local/digits/beta-vae-beta2-learning_rate0.01-epochs1-latent_dim2-backbonemlp-hidden_dim16/seed3"
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.out == f"done: {name}\n"
     assert "epoch 1/1" in captured.err  # the progress bar
-    config = Run(project / name).config
+    config = read_config(project / name)
     assert (config.model, config.dataset, config.model_settings["beta"]) == ("beta-vae", "digits", 2)
     assert (config.training.learning_rate, config.training.seed, config.training.epochs) == (0.01, 3, 1)
-    assert {Path(path).parent.as_posix() for path in files(project / "results")} == {name.removeprefix("results/")}
+    assert {Path(path).parent.as_posix() for path in files(project / "runs")} == {name.removeprefix("runs/")}
+    assert not (project / "results").exists()
 
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"finished before: {name}\n"
@@ -116,19 +158,19 @@ def test_a_run_that_fails_says_why_and_leaves_no_run(project, capsys):
     assert main(["train", "dataset=returns", "csv=missing.csv", *TINY]) == 1
     assert capsys.readouterr().err.rstrip().splitlines()[-1] == (
         f"error: DataError: cannot read {project}/missing.csv: No such file or directory")
-    assert not {path for path in files(project) if path.endswith(("metrics.json", "model.safetensors"))}
-    assert not list(project.glob("results/local/returns/*/seed0"))
+    assert not {path for path in files(project) if path.endswith(("measures.json", "model.safetensors"))}
+    assert not list(project.glob("runs/local/returns/*/seed0"))
 
 
 def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch):
-    monkeypatch.setattr(suites, "execute_run", lambda run, folder, *_, **__: seen.append((run, folder)))
+    monkeypatch.setattr(execution, "execute_run", lambda run, folder, *_, **__: seen.append((run, folder)))
     (project / "deep").mkdir()
     monkeypatch.chdir(project / "deep")
     seen = []
     assert main(["train", "dataset=returns", "dataset.csv=my{0}.csv"]) == 0
     (run, folder), = seen
     assert run.config.dataset_settings["csv"] == str(project / "deep" / "my{0}.csv")
-    assert folder == project / "results/local/returns/vae-dataset.csvdeep_my{0}.csv/seed0"
+    assert folder == project / "runs/local/returns/vae-dataset.csvdeep_my{0}.csv/seed0"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -138,6 +180,9 @@ def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch)
     (["--suite", "deep/tiny"], "a suite's name has letters"),
     (["latent_dim"], "settings are written key=value, for example latent_dim=16; got 'latent_dim'"),
     (["=3"], "settings are written key=value.*got '=3'"),
+    (["latent_dim=3", "latent_dim=4"], "latent_dim is given twice: latent_dim=3 and latent_dim=4"),
+    (["latent_dim=3", "epochs=1", "latent_dim=3"], "latent_dim is given twice: latent_dim=3 and latent_dim=3"),
+    (["model=vae", "model=vsc"], "model is given twice: model=vae and model=vsc"),
     (["latent_dmi=3"], "unknown setting for vae on digits 'latent_dmi'; did you mean 'latent_dim'"),
     (["beta=3"], "unknown setting for vae on digits 'beta'"),
     (["model=vea"], "unknown model 'vea'; did you mean 'vae'"),
@@ -171,17 +216,33 @@ def test_a_typo_in_a_suite_is_refused(project, capsys):
     assert not (project / "results").exists()
 
 
-@pytest.mark.parametrize("arguments", [["train", *TINY], ["train", "--suite", "tiny"], ["graphics", "--suite", "tiny"]])
-def test_results_that_cannot_be_written_are_refused(project, capsys, arguments):
-    (project / "results").write_text("in the way")
-    assert "results cannot be written to" in refused(capsys, *arguments)
-    assert (project / "results").read_text() == "in the way"
+@pytest.mark.parametrize(("arguments", "folder"), [
+    (["train", *TINY], "runs"), (["train", "--suite", "tiny"], "runs"), (["train", "--suite", "tiny"], "results"),
+    (["all", "--suite", "tiny"], "results"), (["graphics", "--suite", "tiny"], "results")])
+def test_results_that_cannot_be_written_are_refused(project, capsys, monkeypatch, arguments, folder):
+    @contextmanager
+    def cluster(jobs):
+        yield "tcp://local:1"
+
+    monkeypatch.setattr(execution, "local_cluster", cluster)
+    (project / folder).write_text("in the way")
+    assert f"results cannot be written to {project / folder}" in refused(capsys, *arguments)
+    assert (project / folder).read_text() == "in the way"
 
 
-def test_outside_of_the_project_nothing_is_trained(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", OF_THE_PROJECT)
+def test_outside_of_the_project_nothing_is_done(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert "is not inside the project" in refused(capsys, "train", *TINY)
+    assert refused(capsys, command, *(TINY if command == "train" else [])) == (
+        f"error: {tmp_path} is not inside the project: no experiments/ and notebooks/ in it or above it\n")
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("command", ["all", "graphics", "collect", "check", "site", "table", "publish"])
+def test_a_suite_that_is_none_is_refused(project, capsys, command):
+    before = files(project)
+    assert "unknown suite 'tinny'; did you mean 'tiny'" in refused(capsys, command, "--suite", "tinny")
+    assert files(project) == before
 
 
 # --- suites
@@ -194,9 +255,9 @@ def test_the_exit_status_tells_what_became_of_a_suite(project, capsys, monkeypat
                                                      status):
     outcomes = [Outcome(f"run{number}", word, 1.0, "because" if word == "failed" else "")
                 for number, word in enumerate(statuses)]
-    monkeypatch.setattr(suites, function, lambda suite, scheduler: outcomes)
+    monkeypatch.setattr(execution, function, lambda suite, scheduler: outcomes)
     assert main([command, "--suite", "tiny"]) == status
-    assert capsys.readouterr().out == suites.outcome_table(outcomes) + "\n"
+    assert capsys.readouterr().out == execution.outcome_table(outcomes) + "\n"
 
 
 @pytest.mark.parametrize(("failing", "status", "done"), [
@@ -214,9 +275,9 @@ def test_all_trains_draws_and_renders_until_something_fails(project, monkeypatch
         return [Outcome("run", "failed" if name == failing else "done")]
 
     events = []
-    monkeypatch.setattr(suites, "local_cluster", cluster)
-    monkeypatch.setattr(suites, "train_suite", partial(work, "train"))
-    monkeypatch.setattr(suites, "draw_suite", partial(work, "draw"))
+    monkeypatch.setattr(execution, "local_cluster", cluster)
+    monkeypatch.setattr(execution, "train_suite", partial(work, "train"))
+    monkeypatch.setattr(execution, "draw_suite", partial(work, "draw"))
     monkeypatch.setattr(site, "render", lambda suite, plain: events.append("render"))
     assert main(["all", "--suite", "tiny"]) == status
     assert events == done
@@ -227,7 +288,7 @@ def test_the_scheduler_is_that_of_the_environment(project, monkeypatch, variable
     if variable:
         monkeypatch.setenv("SCHEDULER", variable)
     seen = []
-    monkeypatch.setattr(suites, "train_suite", lambda suite, scheduler: seen.append(scheduler) or [])
+    monkeypatch.setattr(execution, "train_suite", lambda suite, scheduler: seen.append(scheduler) or [])
     main(["train", "--suite", "tiny"])
     main(["train", "--suite", "tiny", "--scheduler", "tcp://other:1"])
     assert seen == [variable, "tcp://other:1"]
@@ -237,7 +298,7 @@ def test_an_interrupt_exits_with_130(project, capsys, monkeypatch):
     def interrupted(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suites, "execute_run", interrupted)
+    monkeypatch.setattr(execution, "execute_run", interrupted)
     assert main(["train", *TINY]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -246,16 +307,105 @@ def test_a_full_disk_is_said(project, capsys, monkeypatch):
     def full(*arguments, **named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(suites, "execute_run", full)
+    monkeypatch.setattr(execution, "execute_run", full)
     assert "No space left on device" in refused(capsys, "train", *TINY, status=1)
 
 
 def test_figures_without_their_runs_are_refused(project, capsys):
     (project / "experiments" / "tiny.yml").write_text(
         RUN + "\nfigures: [{notebook: comparison, name: x, runs: digits/*}]")
-    assert "1 runs that the figures need are not finished, the first is digits/vae/seed0" in refused(
+    assert "1 runs that the figures need are not published, the first is digits/vae/seed0" in refused(
         capsys, "graphics", "--suite", "tiny")
     assert files(project / "results") == set()
+
+
+# --- what is published
+
+
+def test_collect_publishes_what_is_finished_and_table_shows_it(project, capsys):
+    assert main(["collect", "--suite", "tiny"]) == 0
+    nothing = ("results/tiny: 0 of the suite's 1 runs are new or have changed; 0 are published as the suite asks for "
+               "them\n")
+    assert capsys.readouterr().out == nothing
+    assert not (project / "results" / "tiny").exists()
+    assert "suite 'tiny' has no published results; make train SUITE=tiny" in refused(
+        capsys, "table", "--suite", "tiny")
+
+    write_run(project)
+    for new in (1, 0):  # the second time everything is there
+        assert main(["collect", "--suite", "tiny"]) == 0
+        assert capsys.readouterr().out == nothing.replace("0 of", f"{new} of").replace("0 are", "1 are")
+    assert json.loads((project / "results" / "tiny" / "suite.json").read_text())["name"] == "tiny"
+
+    assert main(["table", "--suite", "tiny"]) == 0
+    header, rule, row = ([cell.strip() for cell in line.strip("|").split("|")]
+                         for line in capsys.readouterr().out.splitlines())
+    assert header[:6] == ["data", "model", "J", "seeds", "−ELBO (nats)", "MSE"]
+    assert all(set(cell) <= set(":-") for cell in rule)
+    assert row[:6] == ["digits", "VAE", "16", "1", "12.50", "0.2500"]
+    assert set(row[6:]) == {"not measured"}
+
+
+def test_a_damaged_run_is_not_collected(project, capsys):
+    write_run(project)
+    (project / "runs/tiny/digits/vae/seed0/measures.json").write_text("{")
+    assert main(["collect", "--suite", "tiny"]) == 0
+    assert "0 of the suite's 1 runs are new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["table", "collect", "graphics"])
+def test_a_damaged_table_is_said(project, capsys, command):
+    (project / "results" / "tiny").mkdir(parents=True)
+    (project / "results" / "tiny" / "runs.csv").write_text("run,model\n")
+    assert "results/tiny/runs.csv lacks the column dataset" in refused(capsys, command, "--suite", "tiny", status=1)
+
+
+@pytest.fixture
+def checked(project, monkeypatch) -> dict[str, list[str]]:
+    """The problems that a check of the pages and one of the claims find, for a site of suite tiny."""
+    def find(kind, *what):
+        assert what == {"site": (project, "tiny"), "claims": (project,)}[kind]
+        return found[kind]
+
+    found = {"site": [], "claims": []}
+    monkeypatch.setattr(site, "check", partial(find, "site"))
+    monkeypatch.setattr(claims, "check_claims", partial(find, "claims"))
+    monkeypatch.setattr(site, "publish", lambda suite, remote: found.update(published=[suite.name, remote]))
+    return found
+
+
+@pytest.mark.parametrize(("pages", "sentences"), [(["a page"], []), ([], ["a claim"]), (["a page"], ["a claim"])])
+def test_problems_are_listed_and_nothing_is_published(checked, capsys, pages, sentences):
+    checked |= {"site": pages, "claims": sentences}
+    for command in ("check", "publish"):
+        assert main([command, "--suite", "tiny"]) == 1
+        assert capsys.readouterr() == ("", "\n".join([*pages, *sentences]) + "\n")
+    assert "published" not in checked
+
+
+def test_what_has_no_problems_is_published(checked, capsys):
+    assert main(["check", "--suite", "tiny"]) == 0
+    assert capsys.readouterr() == ("every reference leads somewhere, every claim holds\n", "")
+    assert "published" not in checked
+    assert main(["publish", "--suite", "tiny"]) == 0
+    assert checked["published"] == ["tiny", "origin"]
+    assert main(["publish", "--suite", "tiny", "--remote", "mine"]) == 0
+    assert checked["published"] == ["tiny", "mine"]
+
+
+def test_the_published_site_is_checked_without_options(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY / "tests")
+    monkeypatch.setattr(site, "check", lambda root, suite: [f"{root} {suite}"])
+    monkeypatch.setattr(claims, "check_claims", lambda root: [])
+    assert main(["check"]) == 1
+    assert capsys.readouterr().err == f"{REPOSITORY} report\n"
+
+
+@pytest.mark.parametrize(("options", "plain"), [([], False), (["--plain"], True)])
+def test_site_says_where_the_report_is(project, capsys, monkeypatch, options, plain):
+    monkeypatch.setattr(site, "render", lambda suite, plain: f"{suite.name} {plain}")
+    assert main(["site", "--suite", "tiny", *options]) == 0
+    assert capsys.readouterr().out == f"\nThe report is ready: tiny {plain}\nServe it with: make preview\n"
 
 
 # --- downloads
@@ -294,9 +444,40 @@ def test_an_unknown_data_set_is_not_downloaded(project, capsys):
 # --- as a process
 
 
+SCRIPT = Path(sys.executable).with_name("sparse-vae")
+COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "sparse_vae.report.cli"]
+
+
 def test_the_command_exits_with_its_status_and_no_traceback(project):
-    script = Path(sys.executable).with_name("sparse-vae")
-    command = [script] if script.exists() else [sys.executable, "-m", "sparse_vae.report.cli"]
-    result = subprocess.run([*command, "train", "epochs=0"], capture_output=True, text=True)
+    result = subprocess.run([*COMMAND, "train", "epochs=0"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: epochs must be an integer of at least 1; got 0\n"
+
+
+@pytest.mark.parametrize("command", ["models", "datasets"])
+def test_a_reader_that_has_seen_enough_is_told_no_error(command):
+    """What ``head`` leaves: a pipe that nobody reads any more, closed here before the command writes."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([*COMMAND, command], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert result.stderr == ""
+    assert result.returncode == 1
+
+
+def test_head_shows_the_first_line_alone():
+    result = subprocess.run(f"{shlex.join(COMMAND)} models | head -1", shell=True,
+                            capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{next(iter(MODELS))}\n", "")
+
+
+def test_without_the_extra_a_command_says_what_to_install():
+    result = subprocess.run([sys.executable, "-c", (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name in ('dask', 'yaml') else find(name, *rest)\n"
+        "from sparse_vae.report.cli import main\n"  # the script that pip makes begins with this line
+        "sys.exit(main())"), "models"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] == (
+        "ImportError: sparse_vae.report needs dask, yaml: pip install 'sparse-vae[report]'")

@@ -108,7 +108,7 @@ def _collect(arguments: argparse.Namespace) -> int:
 
     suite = load_suite(arguments.suite)
     fresh, missing = collect(suite), unpublished(suite)
-    if suite.folder.is_dir():
+    if suite.folder.is_dir():  # something is published
         site.describe(suite)
     print(f"{suite.folder.relative_to(suite.root)}: {len(fresh)} of the suite's {len(suite.runs)} runs are new or have "
           f"changed; {len(suite.runs) - len(missing)} are published as the suite asks for them")
@@ -236,12 +236,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    parsed = make_parser().parse_args(arguments)
     try:
-        try:
-            parsed = make_parser().parse_args(arguments)
-            return parsed.function(parsed)
-        finally:
-            sys.stdout.flush()
+        status = parsed.function(parsed)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # who reads has seen enough: head, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED

@@ -330,7 +330,8 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
         return _collect_outcomes(names, set(names) - {task[0] for task in tasks}, _execute(tasks, scheduler, "run"))
     finally:
         collect(suite)
-        site.describe(suite)
+        if suite.folder.is_dir():  # something is published
+            site.describe(suite)
 
 
 def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
