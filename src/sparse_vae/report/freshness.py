@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,10 @@ def _path(module: str) -> Path | None:
 
 
 def code_of(source: str) -> str:
-    """Python source without what does not change what it does: comments, docstrings, layout."""
+    """Python source without what does not change what it does: comments, docstrings, layout.
+
+    The same text in every version of Python.
+    """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -33,7 +37,12 @@ def code_of(source: str) -> str:
             # A string that stands alone is a docstring, of a module, class, function or attribute.
             node.body = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(
                 part.value, ast.Constant) and isinstance(part.value.value, str))]
-    return ast.dump(tree)
+        # What Python 3.12 adds to the same code: a list of type parameters, empty parts of an f-string.
+        if getattr(node, "type_params", None) == []:
+            del node.type_params
+        if isinstance(node, ast.JoinedStr):
+            node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+    return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
 
 
 def imports_of(source: str) -> set[str]:
@@ -77,8 +86,15 @@ def _lazy_names(module: str) -> dict[str, str]:
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
-    source = _path(module).read_text()
-    return hashlib.sha256(code_of(source).encode()).hexdigest(), frozenset(imports_of(source))
+    """A digest of a module's code, and what it imports; with a package belong the files in it that are no Python."""
+    path = _path(module)
+    source = path.read_text()
+    digest = hashlib.sha256(code_of(source).encode())
+    if path.name == "__init__.py":
+        for other in sorted(path.parent.iterdir()):
+            if other.is_file() and other.suffix not in (".py", ".pyc"):
+                digest.update(other.read_bytes())
+    return digest.hexdigest(), frozenset(imports_of(source))
 
 
 def reached_from(modules: Iterable[str]) -> set[str]:
