@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 ROOMS = {
     "distributions": ("distributions",),
-    "models": ("models", "models.autoencoder", "models.sparse_autoencoder", "models.vae", "models.vsc", "models.hybrid",
-               "models.classical", "nets"),
+    "models": ("models", "models.base", "models.autoencoder", "models.sparse_autoencoder", "models.vae", "models.vsc",
+               "models.hybrid", "models.classical", "nets"),
     "datasets": ("datasets", "datasets.digits", "datasets.mnist", "datasets.smiley", "datasets.sinusoids",
                  "datasets.uci_har", "datasets.returns"),
     "training": ("training", "configuration", "checkpoints", "settings", "checks"),
@@ -96,7 +96,7 @@ def entries(root: Path, room: str) -> list[Entry]:
     for module in ROOMS[room]:
         for entry in _exported(root, module):
             found.setdefault((entry.module, entry.name), entry)
-    modules = list(dict.fromkeys(module for module, _ in found))
+    modules = list(dict.fromkeys([*ROOMS[room], *(module for module, _ in found)]))
     return sorted(found.values(), key=lambda entry: modules.index(entry.module))
 
 
@@ -167,7 +167,7 @@ def reference(root: Path, room: str) -> str:
     for entry in entries(root, room):
         if entry.module != module:
             module = entry.module
-            parts += [f"## sparse_vae.{module} {{#module-{module.replace('.', '-')}}}",
+            parts += [f"## {_escape(module)} {{#module-{module.replace('.', '-')}}}",
                       _prose(root, ast.get_docstring(_tree(root, module)[1]) or "")]
         parts += _describe(root, entry)
     return "\n\n".join(filter(None, parts)) + "\n"
