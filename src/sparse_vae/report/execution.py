@@ -64,8 +64,8 @@ def execute_notebook(template: Path, target: Path, parameters: dict[str, object]
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
         config = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}})
         papermill.execute_notebook(
-            template, target, parameters, cwd=root, kernel_name="python3", progress_bar=False, config=config,
-            stderr_file=sys.stderr if show_progress else None,
+            template, target, parameters, cwd=root, kernel_name="python3", language="python", progress_bar=False,
+            config=config, stderr_file=sys.stderr if show_progress else None,
             shutdown_kernel="immediate")  # its work is done by then; a graceful end takes a second or two
 
 
