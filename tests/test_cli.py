@@ -183,6 +183,7 @@ def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch)
     (["latent_dim=3", "latent_dim=4"], "latent_dim is given twice: latent_dim=3 and latent_dim=4"),
     (["latent_dim=3", "epochs=1", "latent_dim=3"], "latent_dim is given twice: latent_dim=3 and latent_dim=3"),
     (["model=vae", "model=vsc"], "model is given twice: model=vae and model=vsc"),
+    (["dataset=returns", "csv=a.csv", "dataset.csv=b.csv"], "csv is given twice: as csv and as dataset.csv"),
     (["latent_dmi=3"], "unknown setting for vae on digits 'latent_dmi'; did you mean 'latent_dim'"),
     (["beta=3"], "unknown setting for vae on digits 'beta'"),
     (["model=vea"], "unknown model 'vea'; did you mean 'vae'"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sparse_vae.checks import unknown_name
+from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.datasets import Dataset, check_dataset_settings, dataset_settings, load_dataset
 from sparse_vae.models import LatentVariableModel, make_model, model_class, model_settings
 from sparse_vae.training import TRAINING_SETTINGS, TrainingSettings
@@ -58,7 +58,7 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
     ``dataset.<name>`` says it is the data set's.
 
     Raises:
-        SettingError: an unknown name, with the nearest one, or a value out of range.
+        SettingError: an unknown name, with the nearest one, one that is given twice, or a value out of range.
 
     >>> config = configure("vsc", "digits", latent_dim=8, epochs=3)
     >>> config.model_settings["latent_dim"], config.training.epochs
@@ -71,8 +71,10 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
             for_training[name] = value
         elif name in of_model:
             for_model[name] = value
-        elif name.removeprefix("dataset.") in of_dataset:
-            for_dataset[name.removeprefix("dataset.")] = value
+        elif (plain := name.removeprefix("dataset.")) in of_dataset:
+            if plain in for_dataset:
+                raise SettingError(f"{plain} is given twice: as {plain} and as dataset.{plain}")
+            for_dataset[plain] = value
         else:
             known = [*sorted(TRAINING_SETTINGS), *of_model, *(f"dataset.{key}" for key in of_dataset)]
             raise unknown_name(f"setting for {model} on {dataset}", name, known)
