@@ -16,7 +16,8 @@ OF_THE_REPORT = {"IPython", "PIL", "dask", "distributed", "ipykernel", "jupyter_
                  "matplotlib", "nbconvert", "nbformat", "pandas", "papermill", "pypandoc", "seaborn", "skimage",
                  "torchvision", "yaml"}
 LIBRARY = [f"sparse_vae.{path.relative_to(SOURCE).with_suffix('').as_posix().replace('/', '.')}"
-           for path in sorted(SOURCE.rglob("*.py")) if "report" not in path.parts and path.stem != "__init__"]
+           for path in sorted(SOURCE.rglob("*.py"))  # __main__ is the command, which says so where the extra is missing
+           if "report" not in path.parts and path.stem not in ("__init__", "__main__")]
 
 
 def run(code: str) -> str:

@@ -343,7 +343,7 @@ def built(tmp_path_factory):
         if not (root / "_site").exists():
             for name in ("index.qmd", "_quarto.yml"):
                 shutil.copy(ROOT / name, root)
-            for name in ("report", "results", "notebooks", "experiments"):
+            for name in ("report", "results", "notebooks", "experiments", "src"):
                 shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True,
                                 ignore=shutil.ignore_patterns("_cells", "executed", "weights", "__pycache__"))
             site.render(_suite(root, "report"))
