@@ -135,8 +135,8 @@ def test_the_history_says_how_much_of_the_code_is_used():
     data = load_data(config)
     model, history = train_run(config, data, progress=False)
     assert not model.training
-    usage = code_usage(model, data.test.x)
-    assert {name: history[-1][f"test_{name}"] for name in usage} == usage
+    usage = code_usage(model, data.train.x)
+    assert {name: history[-1][f"train_{name}"] for name in usage} == usage
 
 
 # --- checkpoints
@@ -156,14 +156,14 @@ def fresh_state(config: RunConfig, *, trained: bool = False) -> TrainingState:
     if trained:
         model.loss(load_data(config).train.x[:32]).total.backward()
         state.optimizer.step()
-        state.epoch, state.history = 1, [{"epoch": 1, "test_total": 1.5}]
+        state.epoch, state.history = 1, [{"epoch": 1, "train_total": 1.5}]
     return state
 
 
 def test_a_checkpoint_is_read_back_as_it_was_written(checkpoint):
     written, state = fresh_state(checkpoint.config, trained=True), fresh_state(checkpoint.config)
     restored = checkpoint.restore(state)
-    assert (restored.epoch, restored.history) == (1, [{"epoch": 1, "test_total": 1.5}])
+    assert (restored.epoch, restored.history) == (1, [{"epoch": 1, "train_total": 1.5}])
     # The same gradients but for the noise of the sample: what the optimiser does next needs more than equal shapes.
     assert restored.optimizer.state_dict()["state"].keys() == written.optimizer.state_dict()["state"].keys()
     saved = load_file(checkpoint.path)

@@ -206,3 +206,28 @@ def test_the_seed_decides_the_initial_weights_and_nothing_else_does():
     assert torch.equal(torch.rand(3), untouched)
     assert torch.equal(again, zero)
     assert not torch.equal(one, zero)
+
+
+# --- what suits a model and a data set
+
+
+def test_what_is_not_given_suits_the_pair(monkeypatch):
+    monkeypatch.setattr(MODELS["vae"], "suited", {"": {"epochs": 7, "batch_size": 11, "hidden_dim": 5},
+                                                  "digits": {"epochs": 9}})
+    of_digits, of_smiley = configure("vae", "digits"), configure("vae", "smiley")
+    assert (of_digits.training.epochs, of_digits.training.batch_size) == (9, 11)
+    assert (of_smiley.training.epochs, of_smiley.model_settings["hidden_dim"]) == (7, 5)
+    assert configure("vae", "digits", epochs=2).training.epochs == 2
+    assert "    trained on digits with epochs=9" in model_lines()
+
+
+@pytest.mark.parametrize("model", [*MODELS, *CLASSICAL])
+def test_what_suits_is_allowed(model):
+    for dataset in dataset_names():
+        configure(model, dataset)
+    assert set(MODELS.get(model, LatentVariableModel).suited) <= {"", *dataset_names()}
+
+
+def test_a_run_of_a_validation_part_is_measured_on_it():
+    data = load_data(configure("vae", "digits", validation=100))
+    assert (len(data.train), len(data.measured)) == (1337, 100)

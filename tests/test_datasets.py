@@ -20,6 +20,7 @@ import torch
 from sparse_vae.checks import SettingError
 from sparse_vae.datasets import (
     DataError,
+    Dataset,
     Split,
     dataset_names,
     describe_datasets,
@@ -578,3 +579,29 @@ def test_a_folder_that_cannot_be_written(folder_mirror, tmp_path):
     (tmp_path / "root/Set/some file.gz.part").mkdir(parents=True)  # root may write everywhere, but not to a folder
     with pytest.raises(DataError, match=r"cannot write .*some file.gz.part: Is a directory"):
         fetch([remote()], tmp_path / "root", folder_mirror, progress=False)
+
+
+# --- the validation part
+
+
+def test_the_validation_part_is_the_last_of_the_training_data():
+    data = load_dataset("digits")
+    held = data.hold_out(137)
+    assert torch.equal(torch.cat([held.train.x, held.validation.x]), data.train.x)
+    assert torch.equal(held.validation.y, data.train.y[-137:])
+    assert (held.measured, data.measured) == (held.validation, data.test)
+
+
+def test_a_validation_part_divides_no_group():
+    groups = torch.tensor([3, 3, 5, 5, 5, 8])
+    data = Dataset("grouped", Split(torch.rand(6, 2), groups=groups), Split(torch.rand(2, 2)), likelihood="bernoulli")
+    assert data.hold_out(1).validation.groups.tolist() == [8]
+    assert data.hold_out(2).validation.groups.tolist() == [5, 5, 5, 8]
+    with pytest.raises(SettingError, match="validation must leave a group of training observations; got 5"):
+        data.hold_out(5)
+
+
+@pytest.mark.parametrize("n", [1437, 5000])
+def test_a_validation_part_leaves_something_to_train_on(n):
+    with pytest.raises(SettingError, match=f"validation must be an integer of at least 1 and at most 1436; got {n}"):
+        load_dataset("digits").hold_out(n)

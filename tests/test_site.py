@@ -567,6 +567,6 @@ def test_the_example_of_the_page_add_a_model_works():
         data.input_shape, latent_dim=8, code_noise=0.3, likelihood=data.likelihood, backbone="mlp")
     assert model.title_of(model.setting_values) == "Noisy code (s = 0.3)"
     history = train(model, data, TrainingSettings(epochs=3, batch_size=32), progress=False)
-    assert history[-1]["test_total"] < history[0]["test_total"]
+    assert history[-1]["train_total"] < history[0]["train_total"]
     with pytest.raises(SettingError, match="code_noise"):
         namespace["NoisyCodeAutoencoder"](data.input_shape, code_noise=-1)

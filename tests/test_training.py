@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -68,7 +69,10 @@ def test_the_defaults():
       for name in ("epochs", "batch_size") for value in (0, -3, 2.0, "25", True, None, math.nan)),
     *(("learning_rate", value, "a finite number above 0 and at most 1")
       for value in (0, -1e-3, 1.5, math.nan, math.inf, "1e-3", None, True, [0.1])),
-    *(("decay", value, "a finite number at least 0 and at most 1") for value in (-0.1, 1.1, "half")),
+    *((name, value, "a finite number at least 0 and at most 1")
+      for name in ("lr_warmup", "decay") for value in (-0.1, 1.1, "half")),
+    *(("beta2", value, "a finite number at least 0 and below 1") for value in (-0.1, 1, None)),
+    *(("validation", value, "an integer of at least 0") for value in (-1, 0.1, None)),
     *(("seed", value, "an integer of at least 0") for value in (-1, 2**32, 0.5, "0")),
     *(("device", value, "one of auto, cuda, mps, cpu") for value in ("gpu", "cuda:0", 0, None, ["cpu"])),
     *(("precision", value, "one of auto, float32, bfloat16") for value in ("float16", 32)),
@@ -124,18 +128,18 @@ def test_precision_is_as_asked():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_training_lowers_the_loss(name, precision):
-    data = first(load_dataset("digits"), 480, 100)
+    data = first(load_dataset("digits"), 580, 1).hold_out(100)
     torch.manual_seed(0)
     # A warm-up ends within these 45 steps.
     schedule = {"warmup_steps": 5, "ramp_steps": 5} if name == "vsc-warmup" else {}
     model = make_model(name, data.input_shape, latent_dim=8, **schedule)
-    before = mean_loss(model, data.test.x)
+    before = mean_loss(model, data.validation.x)
     settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=2e-3, device="cpu", precision=precision)
     history = train(model, data, settings, progress=False)
-    totals = [before["total"], *(row["test_total"] for row in history)]
+    totals = [before["total"], *(row["validation_total"] for row in history)]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] < 0.8 * totals[0]
-    assert history[-1]["test_total"] == pytest.approx(mean_loss(model, data.test.x)["total"], rel=1e-6)
+    assert history[-1]["validation_total"] == pytest.approx(mean_loss(model, data.validation.x)["total"], rel=1e-6)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
@@ -146,25 +150,34 @@ def test_bfloat16_is_used_where_asked():
     assert half[-1]["train_total"] == pytest.approx(full[-1]["train_total"], rel=0.02)  # 8 bits of mantissa
 
 
-def test_the_history_has_a_row_for_each_epoch():
+@pytest.mark.parametrize("parts", [["train"], ["train", "validation"]])
+def test_the_history_has_a_row_for_each_epoch(parts):
     data = load_dataset("digits")
+    if "validation" in parts:
+        data = data.hold_out(37)
     model = make_model("vae", data.input_shape, backbone="mlp")
     history = train(model, data, TrainingSettings(epochs=2, batch_size=128, device="cpu"), progress=False)
     terms = ("total", "reconstruction", "kl")
-    columns = ["epoch", "step", "seconds", *(f"train_{term}" for term in terms), *(f"test_{term}" for term in terms)]
+    columns = ["epoch", "step", "seconds", *(f"{part}_{term}" for part in parts for term in terms)]
     assert [list(row) for row in history] == [columns, columns]
-    assert [(row["epoch"], row["step"]) for row in history] == [(1, 12), (2, 24)]  # 1437 = 11·128 + 29
-    for row in history:
-        assert row["train_total"] == pytest.approx(row["train_reconstruction"] + row["train_kl"], rel=1e-5)
-        assert row["test_total"] == pytest.approx(row["test_reconstruction"] + row["test_kl"], rel=1e-5)
+    steps = 12 if parts == ["train"] else 11  # 1437 = 11·128 + 29
+    assert [(row["epoch"], row["step"]) for row in history] == [(1, steps), (2, 2 * steps)]
+    for row, part in itertools.product(history, parts):
+        assert row[f"{part}_total"] == pytest.approx(row[f"{part}_reconstruction"] + row[f"{part}_kl"], rel=1e-5)
+
+
+def test_the_test_part_is_not_looked_at():
+    unseen = replace(numbered(), test=Split(torch.full((4, 3), torch.nan)))
+    histories = [train_on(data)[1] for data in (numbered(), unseen)]
+    assert [row["train_total"] for row in histories[0]] == [row["train_total"] for row in histories[1]]
 
 
 def test_the_loop_is_the_plain_loop():
     """The slow, obvious twin: gather a batch, loss, backward, step."""
     data = numbered()
-    trained, history = train_on(data, epochs=3, decay=0.0, seed=5)
+    trained, history = train_on(data, epochs=3, learning_rate=1e-3, lr_warmup=0, decay=0, beta2=0.95, seed=5)
     twin = autoencoder()
-    optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3, betas=(0.9, 0.95))
     for epoch in (1, 2, 3):
         order = torch.randperm(10, generator=epoch_generator(5, epoch))
         losses = []
@@ -196,12 +209,13 @@ def test_an_epoch_sees_every_observation_once_in_an_order_of_its_own():
     assert one != two
 
 
-def test_the_learning_rate_falls_to_0_at_the_end():
+def test_the_learning_rate_rises_and_falls():
     rates = []
-    train(autoencoder(), numbered(), TrainingSettings(epochs=4, batch_size=1, decay=0.5, learning_rate=0.01, **ON_CPU),
-          on_epoch=lambda state: rates.append(state.optimizer.param_groups[0]["lr"]), progress=False)
-    # 40 steps, the last 20 of them fall: steps 9, 19, 29 and 39 have min(1, (40 − step)/20) of 0.01.
-    assert rates == pytest.approx([0.01, 0.01, 0.01 * 11 / 20, 0.01 / 20])
+    settings = TrainingSettings(epochs=4, batch_size=1, lr_warmup=0.4, decay=0.5, learning_rate=0.01, **ON_CPU)
+    train(autoencoder(), numbered(), settings, progress=False,
+          on_epoch=lambda state: rates.append(state.optimizer.param_groups[0]["lr"]))
+    # 40 steps, the first 16 rise: step 9 has 10/16 of 0.01; the last 20 fall: 29 and 39 have (40 − step)/20.
+    assert rates == pytest.approx([0.01 * 10 / 16, 0.01, 0.01 * 11 / 20, 0.01 / 20])
 
 
 def test_the_mean_loss_is_over_observations_not_batches():
@@ -279,10 +293,10 @@ def test_divergence_names_the_epoch_the_term_and_the_settings(bad):
         train_on(numbered(), Breaking((3,)), epochs=9, seed=11)  # three steps an epoch
     message = str(error.value)
     assert message.startswith(f"training diverged in epoch 2: of the loss's terms, 'kl' is {bad}.")
-    assert all(part in message for part in ("epochs=9", "batch_size=4", "learning_rate=0.001", "seed=11"))
+    assert all(part in message for part in ("epochs=9", "batch_size=4", "learning_rate=0.003", "seed=11"))
 
 
-def test_a_test_loss_that_diverges_stops_the_run_before_its_epoch_counts():
+def test_a_validation_loss_that_diverges_stops_the_run_before_its_epoch_counts():
     class Breaking(MODELS["autoencoder"]):
         def loss(self, x, *, step=None, generator=None):
             loss = super().loss(x)
@@ -290,7 +304,7 @@ def test_a_test_loss_that_diverges_stops_the_run_before_its_epoch_counts():
 
     finished = []
     with pytest.raises(DivergenceError, match=r"epoch 3: .*'total' is nan"):
-        train(Breaking((3,)), numbered(), TrainingSettings(epochs=5, **ON_CPU),
+        train(Breaking((3,)), numbered().hold_out(4), TrainingSettings(epochs=5, **ON_CPU),
               on_epoch=lambda state: finished.append(state.epoch), progress=False)
     assert finished == [1, 2]
 

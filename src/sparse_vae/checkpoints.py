@@ -21,6 +21,8 @@ from sparse_vae.training import TrainingState, train
 
 CHECKPOINT_SECONDS = 10.0
 """A checkpoint is written at the first epoch's end after so long."""
+USAGE_OBSERVATIONS = 5000
+"""Training observations by which the use of the code is followed."""
 
 
 class RunError(ExplainedError, RuntimeError):
@@ -162,9 +164,9 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
     """Train what ``config`` says on ``dataset``; with ``checkpoint``, resume from that file and keep it up to date.
 
     Returns:
-        The trained model, on the CPU in evaluation mode, and its history, to which the use of the code on the test
-        data at each epoch's end is added: ``test_active_fraction``, ``test_used_dimensions``. A classical method has
-        none.
+        The trained model, on the CPU in evaluation mode, and its history, to which the use of the code on the first
+        ``USAGE_OBSERVATIONS`` training observations at each epoch's end is added: ``train_active_fraction``,
+        ``train_used_dimensions``. A classical method has none.
 
     >>> from sparse_vae.configuration import configure, load_data
     >>> config = configure("vae", "digits", epochs=1, backbone="mlp")
@@ -179,8 +181,8 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
     keeper = Checkpoint(Path(checkpoint), config) if checkpoint else None
 
     def on_epoch(state: TrainingState) -> None:
-        usage = code_usage(model, dataset.test.x.to(model.device))
-        state.history[-1] |= {f"test_{name}": value for name, value in usage.items()}
+        usage = code_usage(model, dataset.train.x[:USAGE_OBSERVATIONS].to(model.device))
+        state.history[-1] |= {f"train_{name}": value for name, value in usage.items()}
         if keeper:
             keeper.save(state)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sparse_vae.checks import SettingError, unknown_name
-from sparse_vae.datasets import Dataset, check_dataset_settings, dataset_settings, load_dataset
+from sparse_vae.datasets import Dataset, check_dataset_settings, dataset_settings, load_dataset, suited_training
 from sparse_vae.models import LatentVariableModel, make_model, model_class, model_settings
 from sparse_vae.training import TRAINING_SETTINGS, TrainingSettings
 
@@ -51,11 +51,23 @@ class RunConfig:
         return model_class(self.model).title_of(self.model_settings)
 
 
+def suited_settings(model: str, dataset: str) -> dict[str, object]:
+    """What suits a model on a data set where that differs from the defaults of the settings: what suits the data set,
+    then what suits the model anywhere, then what suits the two together; the later goes first.
+
+    >>> suited_settings("pca", "mnist")
+    {}
+    """
+    suited = model_class(model).suited
+    return {**suited_training(dataset), **suited.get("", {}), **suited.get(dataset, {})}
+
+
 def configure(model: str, dataset: str, **settings) -> RunConfig:
     """A checked configuration from one flat list of settings, of the training, the model and the data set alike.
 
     A name that several of them take goes to the first in that order (``seed`` is the training's);
-    ``dataset.<name>`` says it is the data set's.
+    ``dataset.<name>`` says it is the data set's. What is not given is what suits the model on the data set, see
+    :func:`suited_settings`, and else the setting's default.
 
     Raises:
         SettingError: an unknown name, with the nearest one, one that is given twice, or a value out of range.
@@ -66,7 +78,7 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
     """
     of_model, of_dataset = model_settings(model), dataset_settings(dataset)
     for_training, for_model, for_dataset = {}, {}, {}
-    for name, value in settings.items():
+    for name, value in {**suited_settings(model, dataset), **settings}.items():
         if name in TRAINING_SETTINGS:
             for_training[name] = value
         elif name in of_model:
@@ -91,12 +103,17 @@ def _cached_dataset(name: str, root: str, settings: str) -> Dataset:
 
 
 def load_data(config: RunConfig, root: Path | str = "data") -> Dataset:
-    """The data set of a configuration; loaded once for each process.
+    """The data set of a configuration, its validation part held out; loaded once for each process.
 
-    >>> load_data(configure("vae", "digits")).name
-    'digits'
+    Raises:
+        SettingError: the validation part is as large as the training data.
+
+    >>> data = load_data(configure("vae", "digits", validation=137))
+    >>> len(data.train), len(data.validation)
+    (1300, 137)
     """
-    return _cached_dataset(config.dataset, str(root), json.dumps(config.dataset_settings, sort_keys=True))
+    data = _cached_dataset(config.dataset, str(root), json.dumps(config.dataset_settings, sort_keys=True))
+    return data.hold_out(config.training.validation) if config.training.validation else data
 
 
 def build_model(config: RunConfig, dataset: Dataset) -> LatentVariableModel:

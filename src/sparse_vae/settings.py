@@ -214,16 +214,23 @@ def title_of(label: str, settings: Mapping[str, Setting], values: Mapping[str, o
     return ", ".join([label, *unusual]) + (f" ({', '.join(numbers)})" if numbers else "")
 
 
+def values_text(values: Mapping[str, object]) -> str:
+    """Values of settings as one types them.
+
+    >>> values_text({"epochs": 3, "csv": None})
+    'epochs=3 csv=none'
+    """
+    return " ".join(f"{name}={str(value).lower() if value is None or isinstance(value, bool) else value}"
+                    for name, value in values.items())
+
+
 def setting_lines(settings: Mapping[str, Setting]) -> list[str]:
     """A line for each setting, for people: name and default, what it is, what is allowed.
 
     >>> setting_lines({"size": Integer(None, "of something, none is all of it")})
     ['size=none  of something, none is all of it (an integer of at least 1, or none)']
     """
-    def text(value: object) -> str:
-        return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-    names = {name: f"{name}={text(setting.default)}" for name, setting in settings.items()}
+    names = {name: values_text({name: setting.default}) for name, setting in settings.items()}
     width = max(map(len, names.values()), default=0)
     return [f"{names[name]:{width}}  {setting.help} ({setting.allowed}{', or none' * (setting.default is None)})"
             for name, setting in settings.items()]

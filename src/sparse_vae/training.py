@@ -45,9 +45,14 @@ class TrainingSettings:
 
     epochs: int = Integer(25, "passes over the training data").field
     batch_size: int = Integer(128, "observations for each step; an epoch's last batch may be smaller").field
-    learning_rate: float = Number(1e-3, "Adam's step size", above=0, maximum=1).field
-    decay: float = Number(0.4, "last fraction of the steps, over which the learning rate falls linearly to 0",
+    learning_rate: float = Number(3e-3, "Adam's largest step size", above=0, maximum=1).field
+    lr_warmup: float = Number(0.05, "first fraction of the steps, over which the learning rate rises linearly from 0",
+                              minimum=0, maximum=1).field
+    decay: float = Number(0.95, "last fraction of the steps, over which the learning rate falls linearly to 0",
                           minimum=0, maximum=1).field
+    beta2: float = Number(0.99, "decay of Adam's mean of squared gradients", minimum=0, below=1).field
+    validation: int = Integer(0, "the last training observations, held out to choose settings by: histories and "
+                              "measures are then of them, and test data stay unseen", minimum=0).field
     seed: int = Integer(0, "of the initial weights, the order of the batches and the noise", minimum=0,
                         maximum=2**32 - 1).field
     device: str = Choice("auto", "where to train; auto is the first that there is", choices=DEVICES).field
@@ -69,7 +74,7 @@ class TrainingState:
     Attributes:
         model, optimizer: with their current values.
         epoch: finished epochs.
-        history: one row for each finished epoch: ``epoch``, ``step``, ``seconds``, ``train_<term>``, ``test_<term>``.
+        history: one row for each finished epoch, see :func:`train`.
     """
 
     model: LatentVariableModel
@@ -158,7 +163,19 @@ def _keep_freed_memory() -> None:
 
 def make_optimizer(model: LatentVariableModel, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam, in its fused form: one call for all parameters."""
-    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
+
+
+def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> float:
+    """The step size at an optimiser step, counted from 0: it rises, stays, and falls, in straight lines.
+
+    >>> settings = TrainingSettings(learning_rate=0.1, lr_warmup=0.2, decay=0.5)
+    >>> [round(learning_rate(step, 10, settings), 2) for step in range(10)]
+    [0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.08, 0.06, 0.04, 0.02]
+    """
+    risen = (step + 1) / max(1.0, settings.lr_warmup * total_steps)
+    left = (total_steps - step) / max(1.0, settings.decay * total_steps)
+    return settings.learning_rate * min(1.0, risen, left)
 
 
 def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dtype: torch.dtype,
@@ -169,13 +186,11 @@ def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dt
     order = torch.randperm(len(x), generator=generator, device=device)
     steps_per_epoch = math.ceil(len(x) / settings.batch_size)
     total_steps = settings.epochs * steps_per_epoch
-    decay_steps = settings.decay * total_steps
     names, totals, seen, refreshed = (), torch.zeros((), device=device), 0, time.monotonic()
     for index, rows in enumerate(order.split(settings.batch_size)):
         step = state.epoch * steps_per_epoch + index
-        if decay_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (total_steps - step) / decay_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, total_steps, settings)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = model.loss(x[rows], step=step, generator=generator)
         optimizer.zero_grad()
@@ -203,7 +218,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
 
     Args:
         model: with initial weights; moved to the device and left there.
-        dataset: its training part is fitted, its test part only measured.
+        dataset: its training part is fitted, its validation part, if it has one, only measured; the test part is not
+            looked at.
         settings: see :class:`TrainingSettings`; None for the defaults.
         resume: given the fresh state, returns the state to go on from (a checkpoint's), or the same one.
         on_epoch: called with the state at each epoch's end; keeps checkpoints.
@@ -211,7 +227,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
 
     Returns:
         The history, one row for each epoch: ``epoch``, ``step`` (optimiser steps so far), ``seconds`` (training alone),
-        then ``train_<term>`` (mean over the epoch, as the parameters move) and ``test_<term>`` (at its end), in nats.
+        then ``train_<term>``, its mean over the epoch, as the parameters move, and with a validation part
+        ``validation_<term>`` at the epoch's end, in nats.
 
     Raises:
         SettingError: values outside [0, 1] for a Bernoulli likelihood; before the first step.
@@ -236,7 +253,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
     state = TrainingState(model, make_optimizer(model, settings))
     if resume is not None:
         state = resume(state)
-    x_train, x_test = dataset.train.x.to(device), dataset.test.x.to(device)
+    x_train = dataset.train.x.to(device)
+    x_validation = None if dataset.validation is None else dataset.validation.x.to(device)
     if state.epoch == 0:
         model.prepare(x_train, generator=epoch_generator(settings.seed, 0, device))
     steps_per_epoch = math.ceil(len(x_train) / settings.batch_size)
@@ -249,13 +267,14 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
             train_terms = _train_epoch(state, x_train, settings, dtype, bar)
             seconds = time.perf_counter() - started
             model.eval()
-            test_terms = mean_loss(model, x_test, seed=settings.seed)
-            _check_finite(test_terms, state.epoch, settings)
+            terms = {f"train_{name}": value for name, value in train_terms.items()}
+            if x_validation is not None:
+                held_out = mean_loss(model, x_validation, seed=settings.seed)
+                _check_finite(held_out, state.epoch, settings)
+                terms |= {f"validation_{name}": value for name, value in held_out.items()}
             state.epoch += 1
-            state.history.append({
-                "epoch": state.epoch, "step": state.epoch * steps_per_epoch, "seconds": seconds,
-                **{f"train_{name}": value for name, value in train_terms.items()},
-                **{f"test_{name}": value for name, value in test_terms.items()}})
+            state.history.append({"epoch": state.epoch, "step": state.epoch * steps_per_epoch, "seconds": seconds,
+                                  **terms})
             if on_epoch is not None:
                 on_epoch(state)
     return state.history

@@ -18,15 +18,16 @@ from sparse_vae.checks import unknown_name
 from sparse_vae.datasets import digits, mnist, returns, sinusoids, smiley, uci_har
 from sparse_vae.datasets.base import DataError, Dataset, Split
 from sparse_vae.datasets.download import RemoteFile, fetch
-from sparse_vae.settings import Setting, setting_lines
+from sparse_vae.settings import Setting, setting_lines, values_text
 
 __all__ = ["DataError", "Dataset", "Split", "check_dataset_settings", "dataset_lines", "dataset_names",
-           "dataset_settings", "describe_datasets", "download", "load_dataset"]
+           "dataset_settings", "describe_datasets", "download", "load_dataset", "suited_training"]
 
 
 class _Entry(NamedTuple):
     load: Callable[..., Dataset]
     files: Callable[[], list[RemoteFile]] | None = None  # what has to be downloaded first
+    suited: Mapping[str, object] = {}  # settings of the training that suit it, where they differ from the defaults
 
 
 _REGISTRY = {
@@ -78,8 +79,20 @@ def check_dataset_settings(name: str, given: Mapping[str, object]) -> dict[str, 
 
 def dataset_lines() -> list[str]:
     """What there is, for people: every data set with its settings."""
-    return [line for name, entry in _REGISTRY.items()
-            for line in [name, *(f"    {text}" for text in [_description(entry), *setting_lines(entry.load.settings)])]]
+    def lines(entry: _Entry) -> list[str]:
+        suited = [f"trained with {values_text(entry.suited)}"] if entry.suited else []
+        return [_description(entry), *suited, *setting_lines(entry.load.settings)]
+
+    return [line for name, entry in _REGISTRY.items() for line in [name, *(f"    {text}" for text in lines(entry))]]
+
+
+def suited_training(name: str) -> Mapping[str, object]:
+    """Settings of the training that suit a data set, whatever the model, where they differ from the defaults.
+
+    >>> suited_training("mnist")
+    {}
+    """
+    return _entry(name).suited
 
 
 def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:

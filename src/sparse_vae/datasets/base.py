@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sparse_vae.checks import ExplainedError
+from sparse_vae.checks import ExplainedError, SettingError, check_integer
 
 
 class DataError(ExplainedError, RuntimeError):
@@ -36,6 +36,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, rows: slice) -> Split:
+        """These samples, of everything that is there."""
+        parts = {name: None if part is None else part[rows] for name, part in vars(self).items()}
+        return replace(self, **parts)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -44,6 +49,7 @@ class Dataset:
     Attributes:
         name: as registered.
         train, test: the two parts.
+        validation: a part of the training data that is held out to choose settings by, see :meth:`hold_out`, or None.
         likelihood: the family that suits the observations, ``"bernoulli"`` (values in [0, 1]) or ``"gaussian"``.
         classes: names of the labels, empty where there are none.
         factor_names: names of the columns of ``Split.factors``, empty where they are not known.
@@ -67,11 +73,38 @@ class Dataset:
     loadings: Tensor | None = None
     feature_names: tuple[str, ...] = ()
     description: str = ""
+    validation: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one observation, without the batch dimension."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def measured(self) -> Split:
+        """What measures are taken of: the validation part where there is one, so that test data stay unseen."""
+        return self.test if self.validation is None else self.validation
+
+    def hold_out(self, n: int) -> Dataset:
+        """The data set with the last ``n`` training samples as its validation part, more where a group (UCI HAR: a
+        subject) would be divided.
+
+        Raises:
+            SettingError: nothing would be left to train on.
+
+        >>> import torch
+        >>> data = Dataset("mine", Split(torch.rand(8, 5)), Split(torch.rand(2, 5)), likelihood="bernoulli").hold_out(3)
+        >>> len(data.train), len(data.measured)
+        (5, 3)
+        """
+        first = len(self.train) - check_integer("validation", n, minimum=1, maximum=len(self.train) - 1)
+        groups = self.train.groups
+        if groups is not None:
+            first = int((groups == groups[first]).nonzero()[0, 0])
+            if first == 0:
+                raise SettingError(f"validation must leave a group of training observations; got {n}, and the "
+                                   f"{len(groups)} that there are would go")
+        return replace(self, train=self.train[:first], validation=self.train[first:])
 
     @property
     def is_image(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
@@ -12,7 +13,7 @@ from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import VAE, BetaVAE
 from sparse_vae.models.vsc import VSC, VSCWarmup
-from sparse_vae.settings import Setting, setting_lines
+from sparse_vae.settings import Setting, setting_lines, values_text
 
 MODELS: dict[str, type[LatentVariableModel]] = {
     "autoencoder": Autoencoder,
@@ -77,8 +78,11 @@ def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVar
 
 def model_lines() -> list[str]:
     """What there is, for people: every model with its settings; those that all of ``MODELS`` share come after them."""
-    def lines(name: str, description: str, settings: dict[str, Setting]) -> list[str]:
-        return [name, *(f"    {text}" for text in [description, *setting_lines(settings)])]
+    def lines(name: str, description: str, settings: dict[str, Setting],
+              suited: Mapping[str, Mapping[str, object]] | None = None) -> list[str]:
+        trained = [f"trained{dataset and f' on {dataset}'} with {values_text(values)}"
+                   for dataset, values in (suited or {}).items()]
+        return [name, *(f"    {text}" for text in [description, *trained, *setting_lines(settings)])]
 
     def first_line(cls: type) -> str:
         return inspect.getdoc(cls).splitlines()[0]
@@ -86,7 +90,7 @@ def model_lines() -> list[str]:
     shared = LatentVariableModel.settings
     own = {name: {key: setting for key, setting in cls.settings.items() if key not in shared}
            for name, cls in MODELS.items()}
-    return [*(line for name, cls in MODELS.items() for line in lines(name, first_line(cls), own[name])),
+    return [*(line for name, cls in MODELS.items() for line in lines(name, first_line(cls), own[name], cls.suited)),
             *lines("all of these", "What they share.", shared),
             *(line for name, cls in CLASSICAL.items() for line in lines(name, first_line(cls), cls.settings))]
 

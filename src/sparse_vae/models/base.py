@@ -57,6 +57,10 @@ class LatentVariableModel(nn.Module):
     }
     """The settings of a model, its own first, then those of the classes it is derived from."""
 
+    suited: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Settings, its own and the training's, that suit the model on a data set, where they differ from the defaults:
+    data set → name → value; under "" those for all data sets."""
+
     label: ClassVar[str] = ""
     """What titles call the model; the name of the class if nothing else is said."""
 

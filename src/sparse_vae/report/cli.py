@@ -66,7 +66,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _train_single(settings: list[str]) -> int:
     from sparse_vae.report import execution
-    from sparse_vae.report.runs import is_finished
+    from sparse_vae.report.runs import failings, is_finished, read_record
     from sparse_vae.report.suites import expand_run, project_root
 
     root = project_root()
@@ -98,6 +98,8 @@ def _train_single(settings: list[str]) -> int:
         print(f"error: {error.ename}: {error.evalue}", file=sys.stderr)
         return EXIT_FAILED
     print(f"done: {folder.relative_to(root)}")
+    if failed := failings(read_record(folder)["measures"]):
+        print(f"warning: {failed}")
     return 0
 
 

@@ -37,7 +37,7 @@ from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
 from sparse_vae.report.measures import measures_fingerprint
 from sparse_vae.report.notebook import KEY, annotate
-from sparse_vae.report.runs import is_finished, is_measured, measure_again
+from sparse_vae.report.runs import failings, is_finished, is_measured, measure_again, read_record
 from sparse_vae.report.suites import Suite, SuiteFigure, SuiteRun, read_notebook, template_parameters
 from sparse_vae.report.tables import LONG, collect, read_tables, unpublished, weights_path
 
@@ -45,7 +45,8 @@ STATUSES = ("done", "measured", "skipped", "kept", "failed", "stopped")
 
 
 class Outcome(NamedTuple):
-    """What became of a run or a figure: ``status`` is one of :data:`STATUSES`, ``why`` is said for the last three."""
+    """What became of a run or a figure: ``status`` is one of :data:`STATUSES`, ``why`` is said for the last three, and
+    of a run that is done and useless."""
 
     name: str
     status: str
@@ -191,7 +192,8 @@ def _attempt(name: str, work: Callable[[], None]) -> Outcome:
 
 
 def _train_one(run: SuiteRun, folder: Path, root: Path) -> Outcome:
-    return _attempt(run.name, lambda: execute_run(run, folder, root))
+    outcome = _attempt(run.name, lambda: execute_run(run, folder, root))
+    return outcome._replace(why=failings(read_record(folder)["measures"])) if outcome.status == "done" else outcome
 
 
 def _measure_one(run: SuiteRun, folder: Path, root: Path) -> Outcome:

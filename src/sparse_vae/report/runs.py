@@ -102,6 +102,20 @@ def measure_again(folder: Path, data_root: Path | str) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def failings(measures: Mapping[str, float | None]) -> str:
+    """What makes a trained model useless, as its measures say, in words; nothing for one that works.
+
+    >>> failings({"used_dimensions": 0, "explained_variance": -0.5})
+    'no dimension is in use; it reconstructs worse than the mean of the data would (explained variance -50%)'
+    """
+    explained, found = measures.get("explained_variance"), []
+    if measures.get("used_dimensions") == 0:
+        found.append("no dimension is in use")
+    if explained is not None and explained <= 0:
+        found.append(f"it reconstructs worse than the mean of the data would (explained variance {explained:.0%})")
+    return "; ".join(found)
+
+
 def is_measured(folder: Path) -> bool:
     """Whether the run in ``folder`` was measured by the measures as they are now."""
     return read_record(folder)["environment"].get("measures") == measures_fingerprint()
