@@ -85,10 +85,22 @@ def standard_gamma(source, k, sample):
 
 
 @_exactly
-def standard_exponential(source, sample):
-    """Write exponential samples of mean 1 to ``sample``, a float64 vector."""
-    for row in range(len(sample)):
-        sample[row] = source.standard_exponential()
+def standard_pieces(source, k, sample, drop):
+    """Write what ln z of z ~ Gamma(k, 1) is made of, for every k > 0: it is ln ``sample`` − ``drop``.
+
+    Where all shapes are 1 or more these are samples of z itself and 0, else of Gamma(k + 1, 1) and E/k, with E
+    exponential of mean 1. Arguments as those of :func:`standard_gamma`.
+    """
+    smaller = False
+    for row in range(len(k)):
+        smaller |= not k[row] >= 1
+    if not smaller:
+        standard_gamma(source, k, sample)
+        drop[:] = 0
+        return
+    standard_gamma(source, k + 1, sample)
+    for row in range(len(k)):
+        drop[row] = source.standard_exponential() / k[row]
 
 
 def _temme_series() -> list[list[Fraction]]:
