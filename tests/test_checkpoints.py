@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import resource
-from contextlib import contextmanager
+import shutil
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sparse_vae import checkpoints
 from sparse_vae.checkpoints import Checkpoint, RunError, load_weights, save_weights, train_run
 from sparse_vae.configuration import RunConfig, build_model, configure, load_data
 from sparse_vae.evaluation import code_usage
-from sparse_vae.files import atomic_path
+from sparse_vae.files import atomic_path, exclusive_folder
 from sparse_vae.training import TrainingState, make_optimizer
 
 TINY = {"epochs": 1, "latent_dim": 3, "backbone": "mlp", "hidden_dim": 16, "device": "cpu"}
@@ -31,17 +32,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def full(*arguments, **named):
     raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@contextmanager
-def largest_file(size: int):
-    """The system refuses to write a file beyond ``size`` bytes, as a full disk refuses to write at all."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def damage(path: Path, how: str) -> None:
@@ -79,6 +69,28 @@ def test_an_atomic_path_keeps_what_was_there_when_its_block_fails(tmp_path, kind
     with atomic_path(target) as temporary:
         write(temporary, "third")
     assert list(contents(tmp_path).values()) == [b"third"]
+
+
+def test_a_folder_is_held_by_one_at_a_time_also_where_each_removes_it(tmp_path):
+    def work():
+        start.wait(60)
+        try:
+            for _ in range(50):
+                with exclusive_folder(tmp_path / "deep" / "held", on_wait=lambda: None):
+                    (tmp_path / "deep" / "held" / "mine").touch(exist_ok=False)
+                    shutil.rmtree(tmp_path / "deep" / "held")
+                done.append(1)
+        except OSError as error:
+            errors.append(error)
+
+    done, errors, start = [], [], threading.Barrier(8)
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert len(done) == 400
 
 
 # --- weights
@@ -252,7 +264,7 @@ def test_training_does_not_start_from_a_damaged_checkpoint(checkpoint):
 
 
 @pytest.mark.parametrize("way", ["a full disk", "a file too large"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(checkpoint, monkeypatch, way):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(checkpoint, monkeypatch, largest_file, way):
     before = contents(checkpoint.path.parent)
     with monkeypatch.context() as patch, largest_file(8_000 if way == "a file too large" else resource.RLIM_INFINITY):
         if way == "a full disk":

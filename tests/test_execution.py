@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ import pytest
 from sparse_vae.checkpoints import train_run
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import configure, load_data
-from sparse_vae.report import execution, freshness
+from sparse_vae.report import execution, freshness, site
 from sparse_vae.report.execution import (
     Fingerprints,
     Outcome,
@@ -37,7 +37,7 @@ from sparse_vae.report.freshness import code_of, digest_of, imports_of, reached_
 from sparse_vae.report.measures import Measured, measures_fingerprint
 from sparse_vae.report.runs import PACKAGE, is_finished, read_record, save_run
 from sparse_vae.report.suites import Suite, load_suite
-from sparse_vae.report.tables import TableError, read_tables, weights_path
+from sparse_vae.report.tables import TableError, collect, read_tables, weights_path
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = "epochs: 1, latent_dim: 2, backbone: mlp, hidden_dim: 8"
@@ -437,24 +437,55 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(project,
     assert (project / name).read_text() == "in the way"
 
 
-def test_two_commands_may_start_at_once_in_a_new_folder(tmp_path):
-    def work(folder):
+def test_many_commands_may_start_at_once_in_a_new_folder(tmp_path):
+    def work():
+        start.wait(60)
         try:
-            start.wait(60)
-            check_writable(folder)
+            for _ in range(20):
+                check_writable(folder)
+                with suppress(OSError):  # as `collect` does where it has nothing to publish
+                    folder.rmdir()
         except SettingError as error:
             errors.append(error)
 
-    errors, start = [], threading.Barrier(2)
-    for number in range(100):
+    errors, start = [], threading.Barrier(16)
+    for number in range(10):
         folder = tmp_path / str(number) / "tiny"
-        threads = [threading.Thread(target=work, args=(folder,)) for _ in range(2)]
+        threads = [threading.Thread(target=work) for _ in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert list(folder.iterdir()) == []
+        assert not folder.exists()
     assert errors == []
+
+
+def test_many_collections_at_once_in_a_new_folder(project):
+    suite = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}]")
+    run, = suite.runs
+    write_run(run.config, suite.runs_folder / run.name)
+    found, errors, start = [], [], threading.Barrier(8)
+
+    def work():
+        start.wait(60)
+        try:
+            check_writable(suite.folder)
+            found.extend(collect(suite))
+            site.describe(suite)
+        except Exception as error:
+            errors.append(error)
+
+    for rest in ([run.name], []):  # new, and collected before
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert errors == []
+        assert found == rest
+        found.clear()
+    assert {path.name for path in suite.folder.iterdir()} == {
+        "runs.csv", "histories.csv", "curves.csv", "units.csv", "suite.json"}
 
 
 @pytest.mark.parametrize("address", ["nonsense", "pigeon://here:1", "localhost:port", "tcp://127.0.0.1:1"])

@@ -63,17 +63,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@contextmanager
-def largest_file(size: int):
-    """The system refuses to write a file beyond ``size`` bytes, as a full disk refuses to write at all."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 # --- a run's folder
 
 
@@ -265,7 +254,7 @@ def full(*arguments, **named):
 
 
 @pytest.fixture(params=["a full disk at the weights", "a full disk at the measures", "a file too large"])
-def failing_disk(request, monkeypatch):
+def failing_disk(request, monkeypatch, largest_file):
     """Three ways in which writing a run fails, as a context."""
     @contextmanager
     def fail():

@@ -27,6 +27,16 @@ def replace(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder ``path`` if need be; that another process makes or removes it meanwhile does not matter."""
+    while True:
+        try:
+            return path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # also where it was removed just after that: then once more
+            if os.path.lexists(path) and not path.is_dir():
+                raise
+
+
 @contextmanager
 def exclusive_folder(path: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
     """Make the folder ``path`` if need be and hold it: another process that asks for it waits until the block ends, and
@@ -35,7 +45,7 @@ def exclusive_folder(path: Path, *, on_wait: Callable[[], None]) -> Iterator[Non
     The block may remove the folder. On a file system that knows no locks for folders nobody waits.
     """
     while True:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         try:
             handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:  # who held it has removed it just now

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from sparse_vae.datasets.base import DataError
+from sparse_vae.files import exclusive_folder, make_folder
 
 MIRROR_VARIABLE = "SPARSE_VAE_MIRROR"
 MIRROR_HINT = (f"without internet, set {MIRROR_VARIABLE} to a folder or an http(s) address that holds a copy "
@@ -89,13 +92,20 @@ def fetch(files: Iterable[RemoteFile], root: str | Path = "data", mirror: str | 
     mirror = mirror or os.environ.get(MIRROR_VARIABLE)
     for file in files:
         target = Path(root) / file.path
-        if target.is_file() and not file.problem(target):
+        if _is_whole(file, target):
             continue
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         except OSError as error:
             raise DataError(f"cannot make the folder {target.parent}: {error.strerror}") from error
-        _fetch_one(file, target, [_mirror_url(mirror, file)] if mirror else file.urls, progress)
+        waiting = partial(print, f"{target.name}: waiting for another process, which downloads it", file=sys.stderr)
+        with exclusive_folder(target.parent, on_wait=waiting):
+            if not _is_whole(file, target):
+                _fetch_one(file, target, [_mirror_url(mirror, file)] if mirror else file.urls, progress)
+
+
+def _is_whole(file: RemoteFile, path: Path) -> bool:
+    return path.is_file() and not file.problem(path)
 
 
 def _mirror_url(mirror: str | Path, file: RemoteFile) -> str:

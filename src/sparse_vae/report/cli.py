@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import sparse_vae
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_UNREAD = 1, 2, 130, 141  # the last two as a shell counts signals
 
 
 def _all(arguments: argparse.Namespace) -> int:
@@ -238,14 +238,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parsed = make_parser().parse_args(arguments)
     try:
-        status = parsed.function(parsed)
-        sys.stdout.flush()
-        return status
+        try:
+            parsed = make_parser().parse_args(arguments)
+            return parsed.function(parsed)
+        finally:  # also after --help, which ends the program
+            if sys.stdout is not None:  # None where the output is closed: >&-
+                sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough: head, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return EXIT_UNREAD
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -32,7 +32,7 @@ from traitlets.config import Config
 from sparse_vae.checkpoints import is_outdated
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig
-from sparse_vae.files import atomic_path, exclusive_folder, replace
+from sparse_vae.files import atomic_path, exclusive_folder, make_folder, replace
 from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
 from sparse_vae.report.measures import measures_fingerprint
@@ -297,9 +297,13 @@ def _collect_outcomes(names: Iterable[str], skipped: set[str], outcomes: Iterato
 def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be; raise a :class:`SettingError` if nothing can be written to it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):  # a name of its own for each command
-            pass
+        while True:
+            make_folder(folder)
+            try:
+                with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):  # a name of its own for each command
+                    return
+            except FileNotFoundError:  # another command has removed the folder, which was empty
+                continue
     except OSError as error:
         raise SettingError(f"results cannot be written to {folder}: {error.strerror}") from error
 

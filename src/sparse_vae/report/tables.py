@@ -16,6 +16,7 @@ import io
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -272,7 +273,7 @@ def collect(suite: Suite) -> list[str]:
     with exclusive_folder(suite.folder, on_wait=lambda: print(waiting, file=sys.stderr)):
         _move_into_place(suite.folder)
         fresh = _collect(suite)
-        if not any(suite.folder.iterdir()):
+        with suppress(OSError):  # it is not empty
             suite.folder.rmdir()
     return fresh
 
