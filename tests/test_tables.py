@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 import shutil
 import threading
 import time
@@ -295,11 +296,30 @@ def test_a_run_whose_settings_changed_is_published_anew(suite):
     assert collect(changed) == []
 
 
-def test_lost_weights_are_published_again(suite):
-    weights_path(suite.folder, VAE).unlink()
+def pickled(path: Path) -> None:
+    weights = {name: value.clone() for name, value in load_file(path).items()}  # which are a map of the file
+    torch.save(weights, path)
+
+
+DAMAGES = {
+    "lost": Path.unlink,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "a pickle of torch": pickled,
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({"weight": [1.0]})),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
+def test_lost_and_damaged_weights_are_published_again(suite, damage):
+    path = weights_path(suite.folder, VAE)
+    whole = path.read_bytes()
+    DAMAGES[damage](path)
     assert unpublished(suite) == [VAE]
     assert collect(suite) == [VAE]
-    assert unpublished(suite) == []
+    assert path.read_bytes() == whole
+    assert unpublished(suite) == collect(suite) == []
 
 
 def test_runs_measured_before_all_measures_were_kept_count_as_unpublished(suite):
@@ -468,26 +488,24 @@ def test_published_weights_are_rounded_and_load_as_they_were(collected):
             assert torch.equal(value, expected.half().to(expected.dtype) if key not in counts else expected)
 
 
-def pickled(path: Path) -> None:
-    weights = {name: value.clone() for name, value in load_file(path).items()}  # which are a map of the file
-    torch.save(weights, path)
-
-
-DAMAGES = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
-    "empty": lambda path: path.write_bytes(b""),
-    "a pickle of torch": pickled,
-    "a pickle": lambda path: path.write_bytes(pickle.dumps({"weight": [1.0]})),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_weights_are_refused(suite, damage):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_weights_are_refused_and_say_what_they_are(suite, damage):
     path, config = weights_path(suite.folder, VAE), suite.runs[0].config
-    damage(path)
-    with pytest.raises(RunError, match=rf"{VAE}\.safetensors is damaged or not a safetensors file"):
+    DAMAGES[damage](path)
+    problem = "a pickle, which .*; a safetensors file is expected" if "pickle" in damage else "(missing|damaged or not )"
+    with pytest.raises(RunError, match=rf"{VAE}\.safetensors is {problem}"):
         load_weights(build_model(config, load_data(config)), path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_with_damaged_weights_is_not_collected_and_named(suite, capsys, damage):
+    before = contents(suite.folder)
+    DAMAGES[damage](suite.runs_folder / VAE / "model.safetensors")
+    assert collect(suite) == []
+    assert contents(suite.folder) == before
+    problem = "a pickle" if "pickle" in damage else "(missing|damaged)"
+    assert re.fullmatch(rf"warning: .*runs/tiny/{VAE}/model\.safetensors is {problem}.*; its run counts as not "
+                        r"finished\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("settings", [{"latent_dim": 4}, {"hidden_dim": 8}, {"model": "topk"}])

@@ -29,14 +29,36 @@ class RunError(ExplainedError, RuntimeError):
     """A run's files are missing, damaged, or belong to something else."""
 
 
+def weights_problem(path: Path) -> str:
+    """What is wrong with a safetensors file, to follow its name; an empty string if its header fits its size.
+
+    >>> weights_problem(Path("nowhere.safetensors"))
+    'is missing'
+    """
+    try:
+        with safe_open(path, framework="pt"):
+            return ""
+    except FileNotFoundError:
+        return "is missing"
+    except (SafetensorError, OSError) as error:
+        if path.is_file() and _is_pickle(path):
+            return "is a pickle, which could run any code and is not opened; a safetensors file is expected"
+        return f"is damaged or not a safetensors file ({error})"
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(9)
+    # As torch.save writes it, zipped or not; a safetensors file has the brace of its header in the ninth place.
+    return start.startswith(b"PK") or (start.startswith(b"\x80") and not start.endswith(b"{"))
+
+
 def load_weights(model: LatentVariableModel, path: Path) -> None:
     """Read ``path`` (safetensors) into ``model``; a file that does not fit is a :class:`RunError` that says why."""
+    if problem := weights_problem(path):
+        raise RunError(f"{path} {problem}")
     try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged or not a safetensors file: {error}") from error
-    try:
-        model.load_state_dict(weights)
+        model.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise RunError(f"{path} holds the weights of another model or other settings: {error}") from error
 
@@ -113,13 +135,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return state
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                notes = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
-            raise RunError(f"checkpoint {self.path} is damaged or not a safetensors file ({error}); "
-                           "delete it to start the run anew") from error
+        if problem := weights_problem(self.path):
+            raise RunError(f"checkpoint {self.path} {problem}; delete it to start the run anew")
+        with safe_open(self.path, framework="pt") as file:
+            notes = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if not self._belongs_here(notes):
             raise RunError(f"checkpoint {self.path} belongs to another model or other settings; "
                            "delete it to start the run anew")

@@ -66,7 +66,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _train_single(settings: list[str]) -> int:
     from sparse_vae.report import execution
-    from sparse_vae.report.runs import failings, is_finished, read_record
+    from sparse_vae.report.runs import failings, is_finished, read_record, warn_of_weights
     from sparse_vae.report.suites import expand_run, project_root
 
     root = project_root()
@@ -91,6 +91,7 @@ def _train_single(settings: list[str]) -> int:
     if is_finished(folder, run.config, root):
         print(f"finished before: {folder.relative_to(root)}")
         return 0
+    warn_of_weights(folder)
     execution.check_writable(folder.parent)
     try:
         execution.execute_run(run, folder, root, show_progress=True)

@@ -37,7 +37,7 @@ from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
 from sparse_vae.report.measures import measures_fingerprint
 from sparse_vae.report.notebook import KEY, annotate
-from sparse_vae.report.runs import failings, is_finished, is_measured, measure_again, read_record
+from sparse_vae.report.runs import failings, is_finished, is_measured, measure_again, read_record, warn_of_weights
 from sparse_vae.report.suites import Suite, SuiteFigure, SuiteRun, read_notebook, template_parameters
 from sparse_vae.report.tables import LONG, collect, read_tables, unpublished, weights_path
 
@@ -330,6 +330,7 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
             if not is_measured(folder):
                 tasks.append((run.name, _measure_one, (run, folder, suite.root)))
         elif run.name in missing:
+            warn_of_weights(folder)
             tasks.append((run.name, _train_one, (run, folder, suite.root)))
     names = [run.name for run in suite.runs]
     try:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 import sparse_vae
-from sparse_vae.checkpoints import RunError, is_outdated, load_weights, save_weights
+from sparse_vae.checkpoints import RunError, is_outdated, load_weights, save_weights, weights_problem
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.files import atomic_path
@@ -178,7 +178,14 @@ def is_finished(folder: Path, config: RunConfig, root: Path | str = ".") -> bool
     """
     try:
         _ = read_record(folder), [read_part(folder, name) for name in PARTS]
-        with safe_open(folder / "model.safetensors", framework="pt"):  # its header must fit its size
-            return read_config(folder) == config and not is_outdated(folder / "measures.json", config, root)
-    except (RunError, SettingError, SafetensorError, OSError):
+        return (read_config(folder) == config and not is_outdated(folder / "measures.json", config, root)
+                and not weights_problem(folder / "model.safetensors"))
+    except (RunError, SettingError):
         return False
+
+
+def warn_of_weights(folder: Path) -> None:
+    """Say on stderr what is wrong with the weights of the run in ``folder``, if there is a run."""
+    weights = folder / "model.safetensors"
+    if folder.is_dir() and (problem := weights_problem(weights)):
+        print(f"warning: {weights} {problem}; its run counts as not finished", file=sys.stderr)

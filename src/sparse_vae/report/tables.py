@@ -26,12 +26,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sparse_vae.checkpoints import RunError, save_weights
+from sparse_vae.checkpoints import RunError, save_weights, weights_problem
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 from sparse_vae.configuration import RunConfig, configure
 from sparse_vae.files import atomic_path, exclusive_folder
 from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES
-from sparse_vae.report.runs import is_finished, number_text, read_part, read_record
+from sparse_vae.report.runs import is_finished, number_text, read_part, read_record, warn_of_weights
 from sparse_vae.report.suites import Suite
 
 PUBLISHED_DTYPE = torch.float16
@@ -252,18 +252,19 @@ def weights_path(folder: Path, run: str) -> Path:
 
 
 def unpublished(suite: Suite, tables: Tables | None = None) -> list[str]:
-    """Names of the runs of a suite that are not published as the suite now asks for them, weights included."""
+    """Names of the runs of a suite that are not published as the suite now asks for them, with whole weights."""
     tables = tables or read_tables(suite.folder)
     configs, measured = tables.configs(), set(tables.runs["run"][tables.runs["environment.measures"].notna()])
     return [run.name for run in suite.runs if configs.get(run.name) != run.config or run.name not in measured
-            or (run.name in suite.published and not weights_path(suite.folder, run.name).exists())]
+            or (run.name in suite.published and weights_problem(weights_path(suite.folder, run.name)))]
 
 
 def collect(suite: Suite) -> list[str]:
     """Bring the finished runs of a suite from ``runs/`` into ``results/``; returns the names of those that are new.
 
     A run that is published and not among the machine's own stays as it is; one that the suite no longer has goes, and
-    weights that it no longer lists as published. What has not changed is not written. One process at a time.
+    weights that it no longer lists as published. What has not changed is not written, but published weights that are
+    damaged. One process at a time.
 
     Raises:
         TableError: what is published cannot be read.
@@ -287,10 +288,11 @@ def _collect(suite: Suite) -> list[str]:
     for run in suite.runs:
         source, published = suite.runs_folder / run.name, run.name in suite.published
         if not is_finished(source, run.config, suite.root):
+            warn_of_weights(source)
             continue
         record = read_record(source)
         row = _row(run.name, run.config, record)
-        if rows.get(run.name) == row and (not published or weights_path(folder, run.name).exists()):
+        if rows.get(run.name) == row and not (published and weights_problem(weights_path(folder, run.name))):
             continue
         rows[run.name] = row
         measured |= record["measures"].keys()
