@@ -4,30 +4,96 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from skimage.metrics import structural_similarity
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from sparse_vae.checks import SettingError
-from sparse_vae.datasets import Dataset, Split
 from sparse_vae.evaluation import (
     NOISES,
+    Components,
     activity_rates,
     add_noise,
     batched,
+    code_usage,
     explained_variance,
+    extent,
     knee,
     mean_squared_error,
     psnr,
+    robust_threshold,
+    sample_quality,
+    set_distances,
     ssim,
-    summarise,
 )
-from sparse_vae.models import MODELS, make_model
-from sparse_vae.nets import count_parameters
+from sparse_vae.models import MODELS
 
 
 def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- sets of active dimensions, extent, thresholds
+
+
+def test_distances_of_sets_are_those_of_scipy():
+    sets = random_images(40, 9) < 0.3
+    expected = cdist(sets.numpy(), sets.numpy()[:7], "jaccard")
+    assert np.allclose(set_distances(sets, sets[:7]).numpy(), expected, atol=1e-6)
+    with pytest.raises(SettingError, match="the same dimensions; got 9 and 8"):
+        set_distances(sets, sets[:, :8])
+
+
+def test_the_extent_is_the_smallest_set_that_is_enough():
+    features = random_images(20, 3, 5)
+    for feature, found in zip(features, extent(features, 0.6), strict=True):
+        values = sorted(feature.flatten().tolist(), reverse=True)
+        count = round(found.item() * 15)
+        assert sum(values[:count]) >= 0.6 * sum(values) > sum(values[:count - 1])
+    assert extent(torch.ones(1, 10)).item() == pytest.approx(0.9)
+    assert extent(torch.zeros(1, 10)).item() == 0
+
+
+def test_a_robust_threshold_is_that_of_a_normal_variable():
+    codes = 3 + 2 * torch.randn(100_000, 1, generator=torch.Generator().manual_seed(0))
+    centre, threshold = robust_threshold(codes)
+    assert (centre.item(), threshold.item()) == (pytest.approx(3, abs=0.02), pytest.approx(5, rel=0.02))
+
+
+# --- samples
+
+
+def test_sample_quality_is_what_its_definitions_say():
+    a, b = random_images(60, 4), random_images(50, 4, seed=1) + 0.2
+    found = sample_quality(a, b, 3)
+    covariances = np.cov(a.T, ddof=0), np.cov(b.T, ddof=0)
+    expected = ((a.mean(0) - b.mean(0)).square().sum().item()
+                + np.trace(covariances[0] + covariances[1] - 2 * sqrtm(covariances[0] @ covariances[1]).real))
+    assert found.frechet == pytest.approx(expected, rel=1e-4)
+    apart = cdist(a, b)
+    near = [NearestNeighbors(n_neighbors=3).fit(points).kneighbors()[0][:, 2] for points in (a, b)]
+    assert found.precision == pytest.approx((apart <= near[0][:, None]).any(0).mean())
+    assert found.recall == pytest.approx((apart <= near[1]).any(1).mean())
+    both, kinds = torch.cat([a, b]), np.repeat([0, 1], [60, 50])
+    nearest = NearestNeighbors(n_neighbors=1).fit(both).kneighbors()[1][:, 0]
+    assert found.detection == pytest.approx((kinds == kinds[nearest]).mean())
+    with pytest.raises(SettingError, match="got shapes"):
+        sample_quality(a, b[:, :3])
+    with pytest.raises(SettingError, match="k must be"):
+        sample_quality(a, b, 50)
+
+
+def test_components_are_those_of_scikit_learn():
+    x = random_images(200, 1, 3, 3) * torch.arange(1.0, 10).view(1, 1, 3, 3)
+    found = Components.of(x, 4).coordinates(x).abs().sort(dim=1).values
+    expected = np.sort(np.abs(PCA(4).fit_transform(x.flatten(1).numpy())), axis=1)
+    assert np.allclose(found.numpy(), expected, atol=1e-3)
+    assert Components.of(x, 50).directions.shape == (9, 9)
 
 
 # --- reconstruction
@@ -170,30 +236,6 @@ def test_batches_are_computed_without_gradients_and_put_together():
     assert sizes == [1000, 1000, 500]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_summary_is_what_the_measures_say(name):
-    torch.manual_seed(0)
-    model, x = make_model(name, (1, 8, 8), latent_dim=3), random_images(1500, 1, 8, 8)
-    summary = summarise(model, Dataset("noise", Split(x), Split(x), likelihood="bernoulli"))
-    with torch.no_grad():
-        reconstruction, active = model.reconstruct(x), model.active(x)
-        whole_loss = model.loss(x)
-    assert summary["mean_squared_error"] == pytest.approx((x - reconstruction).square().mean().item(), rel=1e-4)
-    assert summary["explained_variance"] == pytest.approx(explained_variance(x, reconstruction), rel=1e-4)
-    assert summary["active_fraction"] == pytest.approx(active.float().mean().item(), abs=1e-6)
-    assert summary["used_dimensions"] == sum(rate >= 0.01 for rate in active.float().mean(0).tolist())
-    assert summary["loss"].keys() == set(whole_loss._fields)
-    assert summary["loss"]["total"] == pytest.approx(whole_loss.total.item(), rel=0.01)  # other noise, same mean
-    assert (summary["latent_dim"], summary["parameters"]) == (3, count_parameters(model))
-    assert summary["likelihood"] == "bernoulli"
-    if model.generative:
-        with torch.no_grad():
-            bound = model.negative_elbo(x).mean().item()
-        assert summary["negative_elbo"] == pytest.approx(bound, rel=0.01)
-    else:
-        assert summary["negative_elbo"] is None
-
-
 def test_a_dimension_is_used_from_one_observation_in_a_hundred():
     class Fixed(MODELS["autoencoder"]):
         def active(self, x):
@@ -203,9 +245,9 @@ def test_a_dimension_is_used_from_one_observation_in_a_hundred():
     x[:10, 0] = 1  # 1%
     x[:9, 1] = 1  # 0.9%
     model = Fixed((12,), latent_dim=2)
-    summary = summarise(model, Dataset("rates", Split(x), Split(x), likelihood="bernoulli"))
-    assert summary["used_dimensions"] == 1
-    assert summary["active_fraction"] == pytest.approx((0.01 + 0.009) / 2)
+    usage = code_usage(model, x)
+    assert usage["used_dimensions"] == 1
+    assert usage["active_fraction"] == pytest.approx((0.01 + 0.009) / 2)
 
 
 def test_the_knee_by_hand():

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor, nn
 
 from sparse_vae import evaluation
 from sparse_vae.checks import SettingError
 from sparse_vae.datasets import Dataset, Split, load_dataset
 from sparse_vae.models import CLASSICAL, MODELS, LatentVariableModel, make_model
+from sparse_vae.nets import count_parameters
 from sparse_vae.report import freshness
 from sparse_vae.report import measures as framework
 from sparse_vae.report.measures import (
@@ -34,6 +36,7 @@ from sparse_vae.report.measures import (
     unit_columns,
 )
 from sparse_vae.report.run_sets import open_runs
+from sparse_vae.training import epoch_generator, mean_loss
 
 
 class Given(LatentVariableModel):
@@ -102,7 +105,11 @@ NAMES = """
 loss reconstruction_loss kl_loss negative_elbo mean_squared_error explained_variance active_fraction used_dimensions
 parameters l0 hoyer treves_rolls lifetime_sparseness dead_fraction nonzero_fraction used_fraction mean_activation
 rarely_active sometimes_active always_active feature_smoothness feature_spread active_units kl_total
-importance_weighted_bound bound_gap selectivity selectivity_shuffled selective_fraction classes_covered entries_needed
+importance_weighted_bound bound_gap train_mean_squared_error train_negative_elbo mse_ratio elbo_gap l0_deviation
+feature_extent entry_extent entry_effect set_distance set_distance_within set_distance_between spike_rate prior_rate
+rate_ratio optimal_choice_elbo choice_gap sample_detection sample_distance sample_precision sample_recall
+data_detection data_distance matched_by_dimension sources_found awake_f1_at_rate awake_f1_robust awake_auc
+selectivity selectivity_shuffled selective_fraction classes_covered entries_needed
 mse_of_largest dimensions_needed matched_correlation mig sap dci_d dci_c dci_i awake_f1 awake_ap loadings_cosine
 assets_ap signal_error frequency_precision frequency_recall frequency_f1 amplitude_error omp_signal_error
 omp_frequency_f1"""
@@ -114,7 +121,9 @@ error_by_largest error_by_pruning source_recovery awake_by_regime size_by_regime
 def test_every_name_is_there():
     """Notebooks and published tables go by these names."""
     probes = {f"{probe}_{n}" for probe in ("logistic", "cosine", "euclidean") for n in (200, 1000, 5000)}
-    assert set(MEASURES) == probes | set(NAMES.split())
+    gains = {f"{similarity}_gain_{kind}" for similarity in ("psnr", "ssim")
+             for kind in ("gaussian", "salt_and_pepper", "masking")}
+    assert set(MEASURES) == probes | gains | set(NAMES.split())
     noises = {f"{noisy}{similarity}_{kind}" for noisy in ("", "noisy_") for similarity in ("psnr", "ssim")
               for kind in ("gaussian", "salt_and_pepper", "masking")}
     assert set(CURVES) == noises | set(CURVE_NAMES.split())
@@ -251,15 +260,31 @@ def test_every_model_is_measured(name, digits):
 
 
 @pytest.mark.parametrize("name", ["vae", "vsc", "topk", "jumprelu"])
-def test_the_summary_is_that_of_the_library(name, digits):
-    model = tiny(name)
-    expected = evaluation.summarise(model, digits, seed=2)
+def test_the_summary_is_what_the_functions_say(name, digits):
+    model, x = tiny(name), digits.test.x
+    with torch.no_grad():
+        reconstruction, active, loss = model.reconstruct(x), model.active(x), mean_loss(model, x, seed=2)
     found = measure(model, digits, seed=2, only=["loss"]).values
-    assert found["loss"] == pytest.approx(expected["loss"]["total"])
-    assert found["reconstruction_loss"] == pytest.approx(expected["loss"]["reconstruction"])
-    for key in ("negative_elbo", "mean_squared_error", "explained_variance", "active_fraction", "used_dimensions",
-                "parameters"):
-        assert found[key] == (expected[key] if expected[key] is None else pytest.approx(expected[key], rel=1e-5)), key
+    assert found["loss"] == pytest.approx(loss["total"])
+    assert found["reconstruction_loss"] == pytest.approx(loss["reconstruction"])
+    assert found["mean_squared_error"] == pytest.approx((x - reconstruction).square().mean().item(), rel=1e-4)
+    assert found["explained_variance"] == pytest.approx(evaluation.explained_variance(x, reconstruction), rel=1e-4)
+    assert found["active_fraction"] == pytest.approx(active.float().mean().item(), abs=1e-6)
+    assert found["used_dimensions"] == sum(rate >= 0.01 for rate in active.float().mean(0).tolist())
+    assert found["parameters"] == count_parameters(model)
+    if model.generative:
+        expected = model.negative_elbo(x, generator=epoch_generator(2, 0)).mean().item()
+        assert found["negative_elbo"] == pytest.approx(expected, rel=1e-5)
+    else:
+        assert found["negative_elbo"] is None
+
+
+def test_a_validation_part_is_measured_in_place_of_the_test_data(digits):
+    model, held = tiny("vae"), digits.hold_out(100)
+    as_test = dataclasses.replace(held, test=held.validation, validation=None)
+    names = ["loss", "selectivity", "logistic_200", "sample_distance"]
+    assert measure(model, held, only=names).values == measure(model, as_test, only=names).values
+    assert measure(model, held, only=names).values != measure(model, digits, only=names).values
 
 
 def test_the_same_seed_measures_the_same(digits):
@@ -311,7 +336,28 @@ def test_histograms_by_hand():
     assert size == pytest.approx({x: float(x == pytest.approx(0.975)) for x in size})  # each is its own mean size
 
 
+def test_distances_of_sets_by_hand():
+    # {0, 1}, {1}, {2}, {}: of the pairs 1/2, four times 1, and 1.
+    codes, y = [[1.0, 1.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]], torch.tensor([0, 0, 1, 1])
+    found = of_codes(codes, y=y, only=["set_distance", "l0_deviation"]).values
+    assert found["set_distance"] == pytest.approx(5.5 / 6)
+    assert (found["set_distance_within"], found["set_distance_between"]) == (pytest.approx(0.75), 1)
+    assert found["l0_deviation"] == pytest.approx(math.sqrt(0.5))  # 2, 1, 1, 0
+    assert of_codes(torch.zeros(3, 2), only=["set_distance"]).values == {
+        "set_distance": 0, "set_distance_within": None, "set_distance_between": None}
+
+
 # --- features and parts of codes
+
+
+def test_entries_by_hand():
+    atoms = torch.tensor([[3.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    codes = torch.tensor([[2.0, 0.0], [0.0, -1.0], [0.0, 0.0]])
+    model = Given(atoms, code=lambda x: codes[:len(x)])
+    found = measure(model, made_of(codes @ atoms), only=["entry_extent"]).values
+    assert found["entry_extent"] == pytest.approx((1 / 4 + 1) / 2)
+    assert found["entry_effect"] == pytest.approx((6 / 2 + 1) / 2)
+    assert set(of_codes(torch.zeros(3, 2), only=["entry_extent"]).values.values()) == {None}
 
 
 def test_responses_of_units_are_those_of_one_unit_at_a_time():
@@ -413,13 +459,66 @@ def test_what_is_no_image_has_no_ssim():
     assert 0.0 not in curve(found, "psnr_gaussian")
 
 
+def test_the_gain_is_the_mean_over_the_levels(digits):
+    found = measure(tiny("topk", k=2), digits, only=["ssim_gain_masking"])
+    own, others = curve(found, "ssim_masking"), curve(found, "noisy_ssim_masking")
+    assert found.values["ssim_gain_masking"] == pytest.approx(np.mean([own[level] - others[level] for level in others]))
+
+
 # --- models with a prior
+
+
+def test_training_observations_are_measured_like_the_test_data(digits):
+    model = tiny("vsc")
+    found = measure(model, digits, only=["elbo_gap", "negative_elbo"]).values
+    x = digits.train.x[:len(digits.test.x)]
+    other = measure(model, dataclasses.replace(digits, test=Split(x)), only=["negative_elbo"]).values
+    assert found["train_negative_elbo"] == pytest.approx(other["negative_elbo"], rel=1e-6)
+    assert found["train_mean_squared_error"] == pytest.approx(other["mean_squared_error"], rel=1e-6)
+    assert found["elbo_gap"] == pytest.approx(found["negative_elbo"] - other["negative_elbo"], rel=1e-4)
+    assert found["mse_ratio"] == pytest.approx(found["mean_squared_error"] / other["mean_squared_error"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vsc", "hybrid"])
+def test_the_rate_of_spikes_is_that_of_samples_of_the_posterior(name, digits):
+    model = tiny(name)
+    probability, mean = evaluation.spikes(model, digits.test.x)
+    found = measure(model, digits, only=["spike_rate"]).values
+    assert found["spike_rate"] == pytest.approx(probability.mean().item())
+    assert found["rate_ratio"] == pytest.approx(found["spike_rate"] / (0.2 if name == "vsc" else 0.1))
+    on = probability > 0.5
+    assert torch.allclose(torch.where(on, mean, 0), model.code(digits.test.x), atol=1e-6)
+    units = evaluation.active_units(mean).sum().item()
+    assert measure(model, digits, only=["active_units"]).values["active_units"] == units
+
+
+def test_the_rate_of_a_learned_prior_is_that_of_the_pseudo_inputs_that_are_chosen(digits):
+    model = tiny("vsc", n_pseudo_inputs=3)
+    choice = model.choices(digits.test.x).mean(0)
+    rates = model.encode(model.pseudo_inputs).spike_logit.sigmoid().mean(1)
+    found = measure(model, digits, only=["prior_rate"]).values
+    assert found["prior_rate"] == pytest.approx((choice * rates).sum().item(), rel=1e-5)
+    assert measure(tiny("vsc", prior="fixed"), digits, only=["prior_rate"]).values["prior_rate"] == 0.2
+
+
+def test_the_classifier_is_charged_its_divergence_from_the_best_choice(digits):
+    model = tiny("vsc", n_pseudo_inputs=3, choice="classifier")
+    found = measure(model, digits, only=["choice_gap", "negative_elbo"]).values
+    own = model.choices(digits.test.x)
+    model.choice = "optimal"
+    best = model.choices(digits.test.x)
+    assert found["choice_gap"] == pytest.approx((own * (own / best).log()).sum(1).mean().item(), rel=1e-3)
+    assert found["optimal_choice_elbo"] == pytest.approx(found["negative_elbo"] - found["choice_gap"], rel=1e-5)
+    assert "choice_gap" not in measure(model, digits, only=["choice_gap"]).values
 
 
 class Charged(Given):
     """Of given KL and given importance weights."""
 
     generative = True
+
+    def encode(self, x: Tensor) -> tuple[Tensor]:
+        return (x,)
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:
         return x.square()
@@ -433,7 +532,7 @@ class Charged(Given):
 
 def test_charges_by_hand():
     codes = torch.tensor([[1.0, 0.0, 0.05], [1.0, 2.0, -0.05]])
-    found = measure(Charged(torch.eye(3)), made_of(codes), only=["kl_total"])
+    found = measure(Charged(torch.eye(3)), made_of(codes), only=["kl_total", "active_units"])
     assert found.values["kl_total"] == pytest.approx(1 + 2 + 0.0025)
     assert found.values["active_units"] == 1  # the variances are 0, 1 and .0025
     assert curve(found, "kl_by_rank") == pytest.approx({1: 2, 2: 1, 3: 0.0025})
@@ -475,6 +574,30 @@ def test_bounds_from_one_draw_are_those_of_its_groups():
     for counts in ([], [2, 5], [0, 4]):
         with pytest.raises(SettingError, match="counts"):
             evaluation.importance_weighted_bounds(model, x, counts)
+
+
+class Sampling(Charged):
+    """A prior that draws what it was given."""
+
+    def sample(self, n: int, *, generator=None) -> Tensor:
+        return self.drawn[torch.randperm(len(self.drawn), generator=generator)[:n]]
+
+
+def test_samples_are_as_far_from_the_data_as_they_are():
+    images = torch.randn(900, 1, 4, 4, generator=seeded())
+    data = dataclasses.replace(made_of(images[:300]), train=Split(images[300:600]))
+    model, found = Sampling(torch.eye(16), code=lambda x: x.flatten(1)), {}
+    others = images[600:]
+    for name, drawn in (("same", others), ("far", others + 9), ("one", others[:1].expand_as(others))):
+        model.drawn = drawn
+        found[name] = measure(model, data, only=["sample_distance"]).values
+    same, far, one = found.values()
+    assert same["sample_detection"] == pytest.approx(0.5, abs=0.07)
+    assert same["sample_distance"] == pytest.approx(same["data_distance"], rel=0.5)
+    assert (far["sample_detection"], far["sample_precision"], far["sample_recall"]) == (1, 0, 0)
+    assert far["sample_distance"] == pytest.approx(16 * 81, rel=0.05)
+    assert one["sample_recall"] == 0
+    assert one["sample_distance"] > 5 * same["sample_distance"]
 
 
 # --- classes
@@ -539,6 +662,11 @@ def test_sources_that_are_single_dimensions_are_recovered():
     found = of_codes(codes, factors=sources)
     assert found.values["matched_correlation"] == pytest.approx(1)
     assert curve(found, "source_recovery") == pytest.approx({0: 1, 1: 1})
+    assert found.values["sources_found"] == 2
+    assert found.values["matched_by_dimension"] == pytest.approx(1)  # of three in use two have a source
+    alone = of_codes(codes[:, :1], factors=sources, only=["sources_found"]).values
+    assert (alone["sources_found"], alone["matched_by_dimension"]) == (1, pytest.approx(1))
+    assert alone["matched_correlation"] == pytest.approx(0.5)
     varying, forest = sources[:, :2], ExtraTreesRegressor(20, min_samples_leaf=5, random_state=0)
     expected = evaluation.dci(codes, varying, estimator=forest)
     assert (found.values["dci_d"], found.values["dci_c"], found.values["dci_i"]) == pytest.approx(tuple(expected))
@@ -582,7 +710,8 @@ def test_the_factors_of_a_market_without_noise_are_found(market):
         return torch.where(codes.abs() < 1e-3, 0, codes)
 
     found = measure(Given(market.loadings, code=factors_of), market)
-    for name in ("awake_f1", "awake_ap", "loadings_cosine", "assets_ap"):
+    assert found.values["awake_f1_at_rate"] == pytest.approx(1, abs=0.03)  # the rates of single factors differ
+    for name in ("awake_f1", "awake_auc", "awake_ap", "loadings_cosine", "assets_ap"):
         assert found.values[name] == pytest.approx(1, abs=2e-3), name
     truth, y = market.test.factors, market.test.y
     assert curve(found, "awake_by_regime") == pytest.approx(
@@ -600,6 +729,24 @@ def test_a_code_without_zeros_says_that_every_factor_is_always_awake(market):
     share = (market.test.factors != 0).float().mean().item()
     assert found.values["awake_f1"] == pytest.approx(2 * share / (1 + share), abs=1e-6)  # recall 1, precision the share
     assert set(curve(found, "awake_by_regime").values()) == {1.0}
+
+
+def test_every_code_gets_its_threshold():
+    """A dense code of the factors with noise: its own zeros are worth nothing, thresholds from the training days much.
+    """
+    market = load_dataset("returns", n_days=1500)
+    noise = torch.randn(len(market.train.x) + len(market.test.x), 8, generator=seeded()) * 0.05
+    known = torch.cat([market.train.factors, market.test.factors]) + noise
+    rows = {tuple(x.tolist()): code for x, code in zip(torch.cat([market.train.x, market.test.x]), known, strict=True)}
+    model = Given(market.loadings, code=lambda x: torch.stack([rows[tuple(one.tolist())] for one in x]))
+    found = measure(model, market, only=["awake_f1"]).values
+    truth, test = (market.test.factors != 0).flatten(), known[len(market.train.x):]
+    rate = (market.train.factors != 0).float().mean()
+    above = test.abs() > known[:len(market.train.x)].abs().quantile(1 - rate, dim=0)
+    assert found["awake_f1_at_rate"] == pytest.approx(f1_score(truth, above.flatten()))
+    assert min(found["awake_f1_at_rate"], found["awake_f1_robust"]) > 0.9
+    assert found["awake_f1"] < 0.5
+    assert found["awake_auc"] == pytest.approx(roc_auc_score(truth, test.abs().flatten()), abs=0.01)
 
 
 # --- sinusoids
@@ -638,7 +785,8 @@ def test_units_by_hand():
     y = torch.tensor([0, 0, 1, 1])
     codes = torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
     units = of_codes(codes, y=y, only=["units"]).units
-    assert list(units) == ["unit", "rate", "magnitude", "strongest", "preferred", "selectivity", "mean_0", "mean_1"]
+    assert list(units) == ["unit", "rate", "magnitude", "mean", "low", "high", "histogram", "strongest", "extent",
+                           "nearest", "cosines", "preferred", "selectivity", "classes", "class_sizes"]
     assert units["rate"].tolist() == [0.5, 0.75, 0]
     assert units["magnitude"].tolist()[:2] == pytest.approx([1, 4 / 3])
     assert math.isnan(units["magnitude"][2])
@@ -646,10 +794,35 @@ def test_units_by_hand():
     assert sorted(units["strongest"][0].split()) == ["0", "1", "2", "3"]  # of nine, if there are so many
     assert units["preferred"].tolist()[:2] == [0, 1]
     assert units["selectivity"].tolist() == pytest.approx([1, 0.5, 0])
-    assert (units["mean_0"].tolist(), units["mean_1"].tolist()) == ([1, 0.5, 0], [0, 1.5, 0])
+    assert units["mean"].tolist()[:2] == pytest.approx([1, 2 / 3])
+    assert (units["low"].tolist()[:2], units["high"].tolist()[:2]) == ([1, -1], [1, 2])
+    assert units["histogram"].tolist() == [
+        "0 0 0 0 0 0 2 0 0 0 0 0", "1 0 0 0 0 0 0 0 1 0 0 1", "0 0 0 0 0 0 0 0 0 0 0 0"]
+    assert units["extent"].tolist() == pytest.approx([1 / 3] * 3)  # atoms are single values
+    assert units["nearest"].map(lambda text: sorted(text.split())).tolist() == [["1", "2"], ["0", "2"], ["0", "1"]]
+    assert set(units["cosines"]) == {"0 0"}
+    assert units["classes"].tolist() == ["100 0", "33 67", "0 0"]
+    assert units["class_sizes"].tolist() == ["100 0", "33 100", "0 0"]
     charged = describe_units(Subject(Charged(torch.eye(3)), made_of(codes)))
-    assert list(charged) == ["unit", "rate", "magnitude", "strongest", "kl"]
+    assert list(charged)[-1] == "kl"
     assert charged["kl"].tolist() == pytest.approx([0.5, 1.5, 0])
+
+
+def test_the_units_that_add_the_most_similar():
+    atoms = torch.tensor([[1.0, 0.0], [-3.0, 4.0], [0.0, 2.0]])
+    model = Given(atoms, code=lambda x: torch.ones(len(x), 3))
+    units = describe_units(Subject(model, made_of(torch.ones(4, 2))))
+    assert units["nearest"].tolist() == ["1 2", "2 0", "1 0"]
+    assert units["cosines"].tolist() == ["-60 0", "80 -60", "80 0"]
+
+
+def test_the_source_of_a_unit():
+    sources = torch.cat([torch.randn(300, 2, generator=seeded()), torch.ones(300, 1)], 1)[:, [2, 0, 1]]
+    codes = torch.stack([sources[:, 2], -sources[:, 1], sources[:, 2] + 0.1 * sources[:, 1]], 1)
+    units = of_codes(codes, factors=sources, only=["units"]).units
+    assert units["source"].tolist() == [2, 1, 2]  # numbered with the one that does not vary
+    assert units["source_correlation"].tolist()[:2] == pytest.approx([1, 1])
+    assert units["matched"].tolist() == [1, 1, 0]
 
 
 def test_the_nine_strongest_observations():
@@ -668,12 +841,16 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
     assert len(table) == 3
     absent = {"logistic_5000", "cosine_5000", "euclidean_5000"} | {
         name for group in framework.GROUPS for name in (each.name for each in group.declared)
-        if {"sources", "returns", "sinusoids"} & set(group.needs)}
+        if {"sources", "returns", "sinusoids", "classifier"} & set(group.needs)}
     assert set(table) == {each.title for name, each in MEASURES.items() if name not in absent}
     dashes = table == "—"
-    of_a_prior = {"weighted KL (nats)", "−ELBO (nats)", "KL (nats)", "bound (nats)", "gap (nats)", "active units"}
+    of_a_prior = {"weighted KL (nats)", "−ELBO (nats)", "KL (nats)", "bound (nats)", "gap (nats)",
+                  "−ELBO, training (nats)", "−ELBO, test − training (nats)", "samples told (%)", "samples, Fréchet",
+                  "samples, precision (%)", "samples, recall (%)", "training data told (%)", "training data, Fréchet",
+                  "spikes on (%)", "spikes on, prior (%)", "γ / α"}
     assert set(table.columns[dashes.loc["TopK (k = 1)"]]) == of_a_prior
-    assert not dashes.loc["VAE", list(of_a_prior)].any()
+    of_spikes = {"spikes on (%)", "spikes on, prior (%)", "γ / α"}
+    assert not dashes.loc["VAE", list(of_a_prior - of_spikes)].any()
     bounds = runs.curve("importance_weighted_bounds")
     assert bounds.groupby("label")["value"].count().tolist() == [4, 4]
     (first, *_) = runs

@@ -466,6 +466,23 @@ def test_long_tables_follow_the_order_of_the_set():
     assert {"run", "label", "curve", "x", "value"} < set(runs.curve("kl_by_rank"))
 
 
+def test_groups_that_still_fall_at_the_end_are_marked():
+    epochs = range(1, 21)
+    losses = {("vae", seed): [100 - 2 * epoch + seed / 10 for epoch in epochs] for seed in range(3)}
+    losses |= {("topk", seed): [50 + seed / 10 - epoch / 1000 for epoch in epochs] for seed in range(3)}
+    names = {key: f"digits/{key[0]}/seed{key[1]}" for key in losses}
+    histories = pd.concat([pd.DataFrame({"run": names[key], "epoch": epochs, "step": epochs, "seconds": 1.0,
+                                         "validation_total": own}) for key, own in losses.items()])
+    runs = run_set(*({"name": name} for name in names.values()), {"name": "digits/vsc/seed0"},
+                   tables={"histories": histories})
+    found = runs.convergence()
+    assert found["not_converged"].to_dict() == {"VAE": True, "TopK (k = 1)": False}
+    assert found["fall"].tolist() == pytest.approx([4, 0.002])  # the last tenth: two epochs
+    assert found["n"].tolist() == [3, 3]
+    with pytest.raises(SettingError, match="none of these 1 runs, the first is digits/vsc/seed0, has the term valid"):
+        runs.where(model="vsc").convergence()
+
+
 # --- models and data
 
 
@@ -568,7 +585,7 @@ def test_histories_of_runs_trained_here():
                             {"model": "pca", "dataset": "digits", "latent_dim": 3}])
     assert runs.histories[["label", "epoch"]].values.tolist() == [
         ["VAE, epochs 1", 1], ["VAE, epochs 2", 1], ["VAE, epochs 2", 2]]
-    assert {"test_total", "test_used_dimensions", "label"} <= set(runs.histories)
+    assert {"train_total", "train_used_dimensions", "label"} <= set(runs.histories)
 
 
 @pytest.mark.parametrize(("train", "message"), [

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from sparse_vae.checks import SettingError
-from sparse_vae.report.statistics import Comparison, compare_means, correct, mean_and_error
+from sparse_vae.report.statistics import Comparison, compare_means, convergence, correct, mean_and_error
 
 RANDOM = np.random.default_rng(0)
 SAMPLES = [(RANDOM.normal(0, 1, n).tolist(), RANDOM.normal(0.5, 3, m).tolist())
@@ -122,8 +122,8 @@ def test_what_was_not_tested_does_not_count_in_the_correction():
 @pytest.mark.parametrize(("values", "digits", "text"), [
     ([], 2, "—"), ([float("nan")], 2, "—"), ([1.234], 2, "1.23"), ([1.0, float("nan")], 1, "1.0"),
     ([2.0, 2.0, 2.0], 1, "2.0"), ([0.1 + 0.2, 0.3], 1, "0.3"), ([-1.0], 1, "−1.0"), ([-0.001], 2, "0.00"),
-    ([1.0, 3.0], 1, "2.0 ± 1.0"), ([1.0, 1.0001], 2, "1.00 ± <0.01"), ([99.0, 101.0], 0, "100 ± 1"),
-    ([100.0, 100.2], 0, "100 ± <1"), ([-3.0, -1.0], 1, "−2.0 ± 1.0")])
+    ([1.0, 3.0], 1, "2.0 ± 1.0"), ([1.0, 1.0001], 2, "1.000050 ± 0.000050"), ([99.0, 101.0], 0, "100 ± 1"),
+    ([100.0, 100.2], 0, "100.10 ± 0.10"), ([-3.0, -1.0], 1, "−2.0 ± 1.0")])
 def test_mean_and_error(values, digits, text):
     assert mean_and_error(values, digits) == text.replace(" ", "\u00a0")
 
@@ -131,8 +131,40 @@ def test_mean_and_error(values, digits, text):
 def test_an_error_is_never_all_zeros():
     for digits in range(5):
         for spread in 10.0 ** np.arange(-9, 3):
-            error = mean_and_error(1 + spread * RANDOM.normal(size=3), digits).partition("±")[2].strip()
-            assert error.startswith("<") or float(error) > 0
+            text = mean_and_error(1 + spread * RANDOM.normal(size=3), digits).replace("\u00a0", "")
+            mean, _, error = text.partition("±")
+            assert float(error) > 0
+            assert len(mean.partition(".")[2]) == len(error.partition(".")[2]) >= digits
+
+
+# --- convergence
+
+
+def test_a_loss_that_still_falls_has_not_converged():
+    flat = [[10.0 - epoch for epoch in range(9)] + [2.0] * 11 + [seed / 10] for seed in range(3)]
+    found = convergence([[*own[:-1], own[-2] + own[-1]] for own in flat])  # rises at the end
+    assert (found.fall, found.converged) == (pytest.approx(-0.1), True)
+    found = convergence([[30.0 - epoch + seed / 10 for epoch in range(30)] for seed in range(3)])
+    assert (found.fall, found.converged) == (pytest.approx(3), False)  # a tenth of 30 epochs is 3
+    assert found.error == pytest.approx(0.1 / 3**0.5)
+
+
+def test_a_fall_below_the_error_over_seeds_is_none():
+    losses = [[5.0 + seed, 4.9 + seed] for seed in range(4)]
+    assert convergence(losses).converged
+    assert not convergence([[first, second - 2] for first, second in losses]).converged
+
+
+def test_of_one_seed_no_convergence_can_be_said():
+    found = convergence([[3.0, 1.0]])
+    assert np.isnan(found.error)
+    assert found.converged
+    for losses in ([], [[1.0]], [[1.0, 2.0], [1.0]]):
+        with pytest.raises(SettingError, match="two epochs or more"):
+            convergence(losses)
+
+
+# --- text of differences
 
 
 @pytest.mark.parametrize(("comparison", "digits", "scale", "text"), [

@@ -9,6 +9,7 @@ from sparse_vae.models.base import LatentVariableModel
 
 CODES_AT_ONCE = 2048
 """That are decoded together, which bounds the memory of :func:`unit_responses`."""
+ROUNDING = 1e-9
 
 
 @torch.no_grad()
@@ -97,6 +98,23 @@ def spread(features: Tensor) -> Tensor:
         found = found + (marginal * (at - centre).square()).sum(1)
         even = even + at.var(correction=0)
     return torch.where(total > 0, (found / even).sqrt(), 1)
+
+
+def extent(features: Tensor, share: float = 0.9) -> Tensor:
+    """The smallest share of the values of a feature that holds ``share`` of the sum of its magnitudes, ``(n,)``.
+
+    Args:
+        features: ``(n, *shape)``; all zeros count as 0.
+        share: in (0, 1].
+
+    >>> extent(torch.tensor([[0.0, 9.0, 0.0, -1.0], [1.0, 1.0, 1.0, 1.0]]))
+    tensor([0.2500, 1.0000])
+    """
+    magnitudes = features.flatten(1).abs().double().sort(dim=1, descending=True).values
+    sums = magnitudes.cumsum(1)
+    total = sums[:, -1:]
+    needed = 1 + (sums < share * (1 - ROUNDING) * total).sum(1)
+    return torch.where(total[:, 0] > 0, needed / magnitudes.shape[1], 0).float()
 
 
 def _axes(features: Tensor) -> tuple[int, ...]:

@@ -1,9 +1,10 @@
 """What is measured of a trained model: declared once, computed once for each run, by the worker that trained it.
 
 A measure is a column of the table of runs, a curve is a column against another, both declared with the function that
-computes them and with what that needs (classes, known sources, a prior, images). They are in ``measures_of_codes`` and
-``measures_of_truth``; add one there with :func:`measures`. Runs that are at hand with their weights are measured when
-it is first asked for, elsewhere its cell stays empty.
+computes them and with what that needs (classes, known sources, a prior, images). They are in ``measures_of_codes``,
+``measures_of_priors``, ``measures_of_truth`` and, of single dimensions, ``measures_of_units``; add one there with
+:func:`measures`. Runs that are at hand with their weights are measured when it is first asked for, elsewhere its cell
+stays empty. What is measured are the test data, of runs that hold out a validation part that part.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from torch import Tensor
 
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.datasets import Dataset
-from sparse_vae.evaluation import USED_RATE, activity_rates, batched, unit_responses
+from sparse_vae.evaluation import USED_RATE, activity_rates, batched, spikes, unit_responses
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.freshness import digest_of, reached_from
+from sparse_vae.training import epoch_generator
 
 CURVE_COLUMNS = ("curve", "x", "value")
 
@@ -70,12 +72,44 @@ class Subject:
 
     def __init__(self, model: LatentVariableModel, data: Dataset, seed: int = 0):
         self.model, self.data, self.seed = model, data, seed
-        self.x, self.y = data.test.x, data.test.y
+        self.part = data.measured
+        self.x, self.y = self.part.x, self.part.y
 
     @cached_property
     def codes(self) -> Tensor:
-        """Deterministic codes of the test data, ``(n, latent_dim)``."""
+        """Deterministic codes of what is measured, the test data as a rule, ``(n, latent_dim)``."""
         return batched(self.model.code, self.x)
+
+    @cached_property
+    def spikes(self) -> tuple[Tensor, Tensor] | None:
+        """P(zⱼ ≠ 0 | x) and E[zⱼ|x], ``(n, latent_dim)`` both, of a posterior with spikes; None of any other."""
+        return self._spikes_of(self.x)
+
+    def _spikes_of(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        with torch.no_grad():
+            if not self.model.generative or spikes(self.model, x[:1]) is None:
+                return None
+        return batched(lambda batch: torch.stack(spikes(self.model, batch), 1), x).unbind(1)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """E[z|x], ``(n, latent_dim)``: the codes, but of spikes, which are 0 only if the spike is never on."""
+        return self.codes if self.spikes is None else self.spikes[1]
+
+    def means_of(self, x: Tensor) -> Tensor:
+        """:attr:`means` of other observations."""
+        found = self._spikes_of(x)
+        return batched(self.model.code, x) if found is None else found[1]
+
+    def bound_of(self, x: Tensor) -> float:
+        """One-sample estimate of −ELBO, nats, mean over observations; models with a prior only."""
+        generator = epoch_generator(self.seed, 0)
+        return batched(lambda batch: self.model.negative_elbo(batch, generator=generator), x).mean().item()
+
+    @cached_property
+    def bound(self) -> float:
+        """:meth:`bound_of` what is measured."""
+        return self.bound_of(self.x)
 
     def codes_of(self, rows: Tensor) -> Tensor:
         """Deterministic codes of these training observations, ``(len(rows), latent_dim)``."""
@@ -114,7 +148,11 @@ class Subject:
     @cached_property
     def reconstruction(self) -> Tensor:
         """Test data from their deterministic codes, ``(n, *input_shape)``."""
-        return batched(self.model.decode_mean, self.codes)
+        return self.reconstruction_of(self.codes)
+
+    def reconstruction_of(self, codes: Tensor) -> Tensor:
+        """What other codes, ``(m, latent_dim)``, decode to."""
+        return batched(self.model.decode_mean, codes)
 
     @cached_property
     def responses(self) -> Tensor:
@@ -145,7 +183,7 @@ class Subject:
 def _has_classes(data: Dataset) -> bool:
     """Whether there are several classes, each with observations in both parts."""
     return len(data.classes) > 1 and all(
-        part.y is not None and len(part.y.unique()) == len(data.classes) for part in (data.train, data.test))
+        part.y is not None and len(part.y.unique()) == len(data.classes) for part in (data.train, data.measured))
 
 
 NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
@@ -153,10 +191,15 @@ NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
     "sources": lambda model, data: len(data.factor_names) > 0,
     "prior": lambda model, data: model.generative,
     "images": lambda model, data: data.is_image,
+    "classifier": lambda model, data: (getattr(model, "prior", ""), getattr(model, "choice", "")) == (
+        "pseudo-inputs", "classifier"),
     "returns": lambda model, data: data.name == "returns" and data.loadings is not None,
     "sinusoids": lambda model, data: data.name == "sinusoids",
 }
 """What a measure can ask for."""
+
+UNIT_TEXTS = ("strongest", "histogram", "classes", "class_sizes", "nearest", "cosines")
+"""The columns of the table of units that hold several numbers, with spaces between them."""
 
 Values = dict[str, "float | tuple[Iterable[float], Iterable[float]] | None"]
 
@@ -242,7 +285,7 @@ class Measured:
 
 def measure(model: LatentVariableModel, data: Dataset, *, seed: int = 0,
             only: Iterable[str] | None = None) -> Measured:
-    """Measure a trained model on the test part of its data.
+    """Measure a trained model on the test part of its data, or on the validation part where one is held out.
 
     Args:
         model: trained; on the CPU, in evaluation mode.
@@ -299,4 +342,6 @@ def measures_fingerprint() -> str:
 
 # Last, since they register with what is above; in this order columns stand in tables.
 import sparse_vae.report.measures_of_codes  # noqa: E402
-import sparse_vae.report.measures_of_truth  # noqa: E402, F401
+import sparse_vae.report.measures_of_priors  # noqa: E402
+import sparse_vae.report.measures_of_truth  # noqa: E402
+import sparse_vae.report.measures_of_units  # noqa: E402, F401

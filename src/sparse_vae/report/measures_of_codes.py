@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,30 +15,31 @@ from sparse_vae.evaluation import (
     batched,
     dead_fraction,
     explained_variance,
+    extent,
     hoyer,
-    importance_weighted_bounds,
     l0,
     mean_squared_error,
     psnr,
+    set_distances,
     smoothness,
     spread,
     ssim,
     treves_rolls,
 )
 from sparse_vae.nets import count_parameters
-from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures, unit_columns
-from sparse_vae.training import epoch_generator, mean_loss
+from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures
+from sparse_vae.training import mean_loss
 
 BINS = 20
-BOUND_OBSERVATIONS, BOUND_SAMPLES = 500, (1, 10, 100, 500)
-BOUND_VALUES = 500 * 784
-"""Larger observations than MNIST's are so much fewer: each is decoded hundreds of times."""
 NOISE_OBSERVATIONS, NOISE_LEVELS = 500, (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 ENTRIES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512)
 DIMENSIONS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256)
 """How many entries or dimensions of a code are kept, beside all of them."""
-STRONGEST = 9
-"""So many observations are named for each unit."""
+COMPARED = 2000
+"""So many observations have their sets of active dimensions compared, each with each."""
+ENTRIES_TRIED, ENTRY_OBSERVATIONS = 2048, 1000
+"""So many active entries, of the codes of so many observations, are set to 0, one at a time."""
+TRAINING_OBSERVATIONS = 10_000
 TOLERANCE = 0.1
 """A part of a code is as good as the whole while its error is at most this share above that of the whole."""
 
@@ -51,6 +54,8 @@ TOLERANCE = 0.1
     Measure("explained_variance", "explained", 3, "share of the variance about the mean that is explained", "higher"),
     Measure("active_fraction", "active (%)", 1, "share of the dimensions that one observation activates", scale=100),
     Measure("used_dimensions", "in use", 1, "dimensions that are active for at least 1% of the observations"),
+    Measure("active_units", "active units", 1, "dimensions whose E[z|x] has a variance above 0.01 over the "
+            "observations (Burda et al. 2016); of a code without a prior that depends on its scale"),
     Measure("parameters", "parameters", 0, "number of values that gradients train"),
 )
 def _summary(subject: Subject) -> Values:
@@ -60,18 +65,39 @@ def _summary(subject: Subject) -> Values:
         found = {"loss": terms["total"], "reconstruction_loss": terms["reconstruction"], "kl_loss": terms.get("kl"),
                  "parameters": count_parameters(model)}
     if model.generative:
-        generator = epoch_generator(subject.seed, 0)
-        found["negative_elbo"] = batched(
-            lambda batch: model.negative_elbo(batch, generator=generator), x).mean().item()
+        found["negative_elbo"] = subject.bound
     return found | {
         "mean_squared_error": mean_squared_error(x, subject.reconstruction).mean().item(),
         "explained_variance": explained_variance(x, subject.reconstruction),
         "active_fraction": subject.rates.mean().item(),
-        "used_dimensions": subject.used.sum().item()}
+        "used_dimensions": subject.used.sum().item(),
+        "active_units": active_units(subject.means).sum().item()}
+
+
+@measures(
+    Measure("train_mean_squared_error", "MSE, training", 4, f"MSE of the first {TRAINING_OBSERVATIONS:,} training "
+            "observations, or as many as there are test data", "lower"),
+    Measure("train_negative_elbo", "−ELBO, training (nats)", 2, "−ELBO of the same training observations", "lower"),
+    Measure("mse_ratio", "MSE, test/training", 3, "how many times the MSE of training observations that of test data "
+            "is; 1 if the two parts are alike and nothing is learned by heart", "lower"),
+    Measure("elbo_gap", "−ELBO, test − training (nats)", 2, "how much −ELBO is larger on test data than on training "
+            "observations", "lower"),
+)
+def _generalisation(subject: Subject) -> Values:
+    x = subject.data.train.x[:min(TRAINING_OBSERVATIONS, len(subject.x))]
+    own = mean_squared_error(subject.x, subject.reconstruction).mean().item()
+    error = mean_squared_error(x, batched(subject.model.reconstruct, x)).mean().item()
+    found = {"train_mean_squared_error": error, "mse_ratio": own / error if error else None}
+    if subject.model.generative:
+        bound = subject.bound_of(x)
+        found |= {"train_negative_elbo": bound, "elbo_gap": subject.bound - bound}
+    return found
 
 
 @measures(
     Measure("l0", "L0", 1, "number of dimensions that one observation activates"),
+    Measure("l0_deviation", "L0, deviation", 1, "standard deviation over the observations of the number of dimensions "
+            "that they activate"),
     Measure("hoyer", "Hoyer", 2, "how unequal the values of one code are, 0 for equal ones and 1 for a single one",
             "higher"),
     Measure("treves_rolls", "Treves–Rolls", 2, "how unequal the values of one code are by the measure of Treves and "
@@ -101,6 +127,7 @@ def _sparsity(subject: Subject) -> Values:
     root_mean_square = (squares / active.sum(0).clamp(min=1)).sqrt().clamp(min=1e-12)
     return {
         "l0": l0(active).float().mean().item(),
+        "l0_deviation": l0(active).float().std(correction=0).item(),
         "hoyer": hoyer(codes).mean().item(),
         "treves_rolls": treves_rolls(codes).mean().item(),
         "lifetime_sparseness": treves_rolls(alive.T).mean().item() if alive.shape[1] else None,
@@ -128,54 +155,67 @@ def _histogram(values: Tensor, largest: float) -> tuple[np.ndarray, np.ndarray]:
             "0 for noise, mean over the used dimensions", "higher"),
     Measure("feature_spread", "spread", 2, "root mean square distance of a used dimension's energy from its centre, "
             "1 for noise, mean over the used dimensions", "lower"),
+    Measure("feature_extent", "extent (%)", 1, "share of the values of an observation that hold 90% of what a used "
+            "dimension adds on average, mean over the used dimensions", "lower", 100),
 )
 def _features(subject: Subject) -> Values:
     used = subject.responses[subject.used]
-    return {name: function(used).mean().item() if len(used) else None
-            for name, function in (("feature_smoothness", smoothness), ("feature_spread", spread))}
+    functions = {"feature_smoothness": smoothness, "feature_spread": spread, "feature_extent": extent}
+    return {name: function(used).mean().item() if len(used) else None for name, function in functions.items()}
 
 
 @measures(
-    Measure("active_units", "active units", 1, "dimensions whose code has a variance above 0.01 over the observations"),
-    Measure("kl_total", "KL (nats)", 2, "KL of the posterior to the prior with weight 1, mean over the observations"),
-    Curve("kl_by_rank", "KL (nats)", "dimension, most charged first",
-          "KL of each dimension's posterior to its prior, mean over the observations, sorted"),
-    needs=["prior"],
+    Measure("entry_extent", "extent of an entry (%)", 1, "share of the values of an observation that hold 90% of what "
+            "one active entry of its code changes, mean over active entries", "lower", 100),
+    Measure("entry_effect", "effect of an entry", 4, "root mean square change of an observation when one active entry "
+            "of its code is set to 0, mean over active entries"),
 )
-def _charges(subject: Subject) -> Values:
-    return {"active_units": active_units(subject.codes).sum().item(),
-            "kl_total": subject.kl.sum().item(),
-            "kl_by_rank": (range(1, len(subject.kl) + 1), subject.kl.sort(descending=True).values)}
+def _entries(subject: Subject) -> Values:
+    codes = subject.sparse_codes[:ENTRY_OBSERVATIONS]
+    pairs = subject.active[:ENTRY_OBSERVATIONS].nonzero()
+    if not len(pairs):
+        return {}
+    rows, units = pairs[torch.randperm(len(pairs), generator=subject.generator())[:ENTRIES_TRIED]].T
+    without = codes[rows]
+    without[torch.arange(len(rows)), units] = 0
+    change = subject.reconstruction_of(codes)[rows] - subject.reconstruction_of(without)
+    return {"entry_extent": extent(change).mean().item(),
+            "entry_effect": change.square().flatten(1).mean(1).sqrt().mean().item()}
 
 
 @measures(
-    Measure("importance_weighted_bound", "bound (nats)", 2,
-            f"importance-weighted bound on −ln p(x) with K = {BOUND_SAMPLES[-1]} samples, nats", "lower"),
-    Measure("bound_gap", "gap (nats)", 2, f"what K = {BOUND_SAMPLES[-1]} samples gain over one, nats", "lower"),
-    Curve("importance_weighted_bounds", "bound (nats)", "samples K",
-          "importance-weighted bounds on −ln p(x), nats", "lower"),
-    needs=["prior"],
+    Measure("set_distance", "distance of sets", 3, "Jaccard distance of the sets of dimensions that two observations "
+            "activate, mean over pairs; 0 for a dense code"),
+    Measure("set_distance_within", "distance of sets, within", 3, "the same over pairs of one class", "lower"),
+    Measure("set_distance_between", "distance of sets, between", 3, "the same over pairs of two classes", "higher"),
 )
-def _bounds(subject: Subject) -> Values:
-    n = min(BOUND_OBSERVATIONS, BOUND_VALUES // subject.x[0].numel())
-    bounds = importance_weighted_bounds(subject.model, subject.x[:n], BOUND_SAMPLES, generator=subject.generator())
-    return {"importance_weighted_bound": bounds[-1].item(), "bound_gap": (bounds[0] - bounds[-1]).item(),
-            "importance_weighted_bounds": (BOUND_SAMPLES, bounds)}
+def _sets(subject: Subject) -> Values:
+    active = subject.active[:COMPARED]
+    distances, pairs = set_distances(active, active), ~torch.eye(len(active), dtype=torch.bool)
+    kinds = {"set_distance": pairs}
+    if subject.y is not None:
+        alike = subject.y[:COMPARED, None] == subject.y[:COMPARED]
+        kinds |= {"set_distance_within": pairs & alike, "set_distance_between": pairs & ~alike}
+    return {name: distances[kind].mean().item() for name, kind in kinds.items()}
 
 
-def _denoising_curves() -> list[Curve]:
-    curves = []
-    for measure_of, title, nothing in (("psnr", "PSNR (dB)", "decibels"), ("ssim", "SSIM", "1 for equal images")):
+def _denoising_declared() -> list[Measure | Curve]:
+    gains, curves = [], []
+    for measure_of, title, nothing, digits in (("psnr", "PSNR (dB)", "decibels", 2),
+                                               ("ssim", "SSIM", "1 for equal images", 3)):
         for kind in NOISES:
             name, about = kind.replace("-", "_"), f"to the clean original, {kind} noise, {nothing}"
             curves += [Curve(f"{measure_of}_{name}", f"{title}, {kind}", "noise level",
                              f"similarity of reconstructions of noisy copies {about}", "higher"),
                        Curve(f"noisy_{measure_of}_{name}", f"{title} of the noisy, {kind}", "noise level",
                              f"similarity of noisy copies {about}")]
-    return curves
+            gains.append(Measure(f"{measure_of}_gain_{name}", f"{title}, gain, {kind}", digits,
+                                 "how much more similar to the clean original reconstructions of noisy copies are than "
+                                 f"the copies, {kind} noise, mean over its levels where the copies differ", "higher"))
+    return gains + curves
 
 
-@measures(*_denoising_curves())
+@measures(*_denoising_declared())
 def _denoising(subject: Subject) -> Values:
     x, (low, high) = subject.x[:NOISE_OBSERVATIONS], subject.data.value_range
     functions = {"psnr": psnr} | ({"ssim": ssim} if subject.data.is_image else {})
@@ -190,7 +230,10 @@ def _denoising(subject: Subject) -> Values:
             own, others = ([function(x, copy, high - low).mean().item() for copy in copies]
                            for copies in (denoised, noisy))
             key = f"{name}_{kind.replace('-', '_')}"
-            found |= {key: (NOISE_LEVELS, [clean[name], *own]), f"noisy_{key}": (NOISE_LEVELS[1:], others)}
+            gains = [after - before for after, before in zip(own, others, strict=True)]
+            gains = [gain for gain in gains if math.isfinite(gain)]  # the PSNR of an exact copy is not
+            found |= {key: (NOISE_LEVELS, [clean[name], *own]), f"noisy_{key}": (NOISE_LEVELS[1:], others),
+                      f"{name}_gain_{kind.replace('-', '_')}": np.mean(gains) if gains else None}
     return found
 
 
@@ -236,19 +279,3 @@ def _enough(errors: dict[int, float]) -> int:
     """The fewest with which the error is as good as with all, the last of them."""
     whole = list(errors.values())[-1]
     return next(count for count, error in errors.items() if error <= (1 + TOLERANCE) * whole)
-
-
-@unit_columns()
-def _use(subject: Subject) -> dict:
-    """How often a dimension is active, the mean of |code| there, and the test observations whose code is largest."""
-    magnitudes = subject.codes.abs()
-    where_active = magnitudes.masked_fill(~subject.active, 0).sum(0) / subject.active.sum(0)  # NaN if it never is
-    strongest = magnitudes.topk(min(STRONGEST, len(magnitudes)), dim=0).indices.T
-    return {"rate": subject.rates.numpy(), "magnitude": where_active.numpy(),
-            "strongest": [" ".join(map(str, row)) for row in strongest.tolist()]}
-
-
-@unit_columns(needs=["prior"])
-def _charge(subject: Subject) -> dict:
-    """KL of each dimension, nats, mean over the test data."""
-    return {"kl": subject.kl.numpy()}

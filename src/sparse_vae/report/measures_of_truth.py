@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sparse_vae.evaluation as evaluation  # whose functions import scikit-learn when they are first used
-from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures, unit_columns
+from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures
 
 BUDGETS = (200, 1000, 5000)
 """Numbers of labelled observations."""
@@ -18,6 +18,9 @@ SELECTIVE = 0.5
 """Of an index above this: the best class has three times the mean of the others."""
 SOURCE_OBSERVATIONS = 3000
 DCI_TREES = 20
+FOUND = 0.5
+ROBUST = 2.5
+"""Robust deviations from the median beyond which a dimension counts as active where nothing is known of its rate."""
 
 PROBES = {"logistic": "logistic regression", "cosine": "majority of the 5 nearest by cosine",
           "euclidean": "majority of the 5 nearest by Euclidean distance"}
@@ -72,14 +75,6 @@ def _selectivity(subject: Subject) -> Values:
             "selectivity_by_rank": (range(1, len(index) + 1), index.sort(descending=True).values)}
 
 
-@unit_columns(needs=["classes"])
-def _preferences(subject: Subject) -> dict:
-    """The class that a dimension prefers, by its index, its selectivity, and the mean of |code| in each class."""
-    found = evaluation.class_selectivity(subject.codes, subject.y)
-    return {"preferred": found.preferred.numpy(), "selectivity": found.index.numpy(),
-            **{f"mean_{index}": means.numpy() for index, means in enumerate(found.means)}}
-
-
 def _varying(factors: Tensor) -> Tensor:
     """Indices of the factors that have more than one value in these observations."""
     return (factors.amax(0) > factors.amin(0)).nonzero()[:, 0]
@@ -88,6 +83,10 @@ def _varying(factors: Tensor) -> Tensor:
 @measures(
     Measure("matched_correlation", "matched", 3, "|correlation| of each source with a dimension of its own, mean over "
             "the sources", "higher"),
+    Measure("matched_by_dimension", "matched, in use", 3, "|correlation| of each dimension in use with a source of its "
+            "own, mean over the dimensions in use, or over as many as there are sources", "higher"),
+    Measure("sources_found", "sources found", 1, f"sources whose own dimension has a |correlation| of at least {FOUND} "
+            "with them", "higher"),
     Measure("mig", "MIG", 3, "mutual information gap, 0 to 1", "higher"),
     Measure("sap", "SAP", 3, "separated attribute predictability by squared correlation, 0 to 1", "higher"),
     Curve("source_recovery", "|correlation|", "source",
@@ -95,9 +94,14 @@ def _varying(factors: Tensor) -> Tensor:
     needs=["sources"],
 )
 def _recovery(subject: Subject) -> Values:
-    codes, factors, known = _sources(subject)
+    codes, factors, known = known_sources(subject)
     matching = evaluation.matched_sources(codes, factors)
-    return {"matched_correlation": matching.mean, "mig": evaluation.mutual_information_gap(codes, factors),
+    used, by_dimension = codes[:, subject.used], None
+    if used.shape[1]:
+        by_dimension = evaluation.matched_sources(used, factors).scores.sum().item() / min(used.shape[1], len(known))
+    return {"matched_correlation": matching.mean, "matched_by_dimension": by_dimension,
+            "sources_found": (matching.scores >= FOUND).sum().item(),
+            "mig": evaluation.mutual_information_gap(codes, factors),
             "sap": evaluation.sap(codes, factors, score=evaluation.squared_correlation),
             "source_recovery": (known, matching.scores)}
 
@@ -112,14 +116,14 @@ def _recovery(subject: Subject) -> Values:
 def _dci(subject: Subject) -> Values:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    codes, factors, _ = _sources(subject)
+    codes, factors, _ = known_sources(subject)
     found = evaluation.dci(codes, factors, estimator=ExtraTreesRegressor(DCI_TREES, min_samples_leaf=5, random_state=0))
     return {"dci_d": found.disentanglement, "dci_c": found.completeness, "dci_i": found.informativeness}
 
 
-def _sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes and sources of the first test observations, and which sources these are: those that vary there."""
-    factors = subject.data.test.factors[:SOURCE_OBSERVATIONS]
+def known_sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes and sources of the first observations, and which sources these are: those that vary there."""
+    factors = subject.part.factors[:SOURCE_OBSERVATIONS]
     known = _varying(factors)
     return subject.codes[:SOURCE_OBSERVATIONS], factors[:, known], known
 
@@ -127,6 +131,11 @@ def _sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
 @measures(
     Measure("awake_f1", "awake F1", 2, "F1 of the days on which a factor moved, by the zeros of the code of the "
             "dimension that is matched with it", "higher"),
+    Measure("awake_f1_at_rate", "awake F1, at the rate", 2, "the same by a threshold on |E[z|x]| that is exceeded on "
+            "as many training days as a factor moves on", "higher"),
+    Measure("awake_f1_robust", "awake F1, robust", 2, f"the same by E[z|x] more than {ROBUST} robust deviations from "
+            "its median over the training days, with no truth used", "higher"),
+    Measure("awake_auc", "awake AUC", 2, "area under the ROC curve of |E[z|x]| for the same days", "higher"),
     Measure("awake_ap", "awake AP", 2, "average precision of the size of the code for the same days", "higher"),
     Measure("loadings_cosine", "loadings", 2, "|cosine| of what a dimension adds to the assets with the loadings of "
             "the factor, mean over the factors", "higher"),
@@ -137,7 +146,7 @@ def _sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     needs=["returns"],
 )
 def _market(subject: Subject) -> Values:
-    from sklearn.metrics import average_precision_score, f1_score
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
     codes, loadings, regimes = subject.sparse_codes, subject.sparse_responses.flatten(1), subject.y
     present = regimes.unique()
@@ -145,16 +154,24 @@ def _market(subject: Subject) -> Values:
     typical = codes.abs().mean().clamp(min=1e-12)
     found = {"awake_by_regime": (present, [(codes[own] != 0).float().mean().item() for own in days]),
              "size_by_regime": (present, [(codes[own].abs().mean() / typical).item() for own in days])}
-    varying = _varying(subject.data.test.factors)
-    truth, true_loadings = subject.data.test.factors[:, varying], subject.data.loadings[varying]
+    varying = _varying(subject.part.factors)
+    truth, true_loadings = subject.part.factors[:, varying], subject.data.loadings[varying]
     assignment = evaluation.matched_sources(codes, truth).assignment
     factors = (assignment >= 0).nonzero()[:, 0]
     dimensions = assignment[factors]
     awake, moved = codes[:, dimensions], (truth[:, factors] != 0).flatten()
     sizes = awake.abs() / awake.std(0).clamp(min=1e-12)
+    train = subject.data.train
+    learned, means = subject.means_of(train.x)[:, dimensions], subject.means[:, dimensions]
+    rate = (train.factors[:, varying][:, factors] != 0).double().mean().item()
+    above = means.abs() > learned.abs().quantile(1 - rate, dim=0)
+    centre, threshold = evaluation.robust_threshold(learned, ROBUST)
     cosines = torch.nn.functional.cosine_similarity(loadings[dimensions], true_loadings[factors], dim=1)
     return found | {
         "awake_f1": f1_score(moved, (awake != 0).flatten()),
+        "awake_f1_at_rate": f1_score(moved, above.flatten()),
+        "awake_f1_robust": f1_score(moved, ((means - centre).abs() > threshold).flatten()),
+        "awake_auc": roc_auc_score(moved, (means.abs() / learned.std(0).clamp(min=1e-12)).flatten()),
         "awake_ap": average_precision_score(moved, sizes.flatten()),
         "loadings_cosine": cosines.abs().mean().item(),
         "assets_ap": average_precision_score((true_loadings[factors] != 0).flatten(),
@@ -200,7 +217,7 @@ def _recovered(subject: Subject, codes: np.ndarray, atoms: np.ndarray,
     """How well codes (n, J) on atoms (J, length) recover the signals: squared error, precision, recall and F1 of the
     frequencies, relative error of the amplitudes."""
     x, waves, factors = (part.double().numpy() for part in (
-        subject.x, subject.data.loadings, subject.data.test.factors))
+        subject.x, subject.data.loadings, subject.part.factors))
     half = len(waves) // 2  # sines, then cosines
     truth = np.hypot(factors[:, :half], factors[:, half:])  # (n, frequencies)
     projected = reconstruction @ waves.T * 2 / waves.shape[1]

@@ -26,7 +26,7 @@ from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.datasets import Dataset
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured, Subject, find_measure, measure
-from sparse_vae.report.statistics import LEVEL, Comparison, compare_means, correct, mean_and_error
+from sparse_vae.report.statistics import LEVEL, Comparison, compare_means, convergence, correct, mean_and_error
 from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
 from sparse_vae.report.tables import Tables, read_tables, setting_text, settings_of, weights_path
 
@@ -471,6 +471,27 @@ class RunSet:
     def histories(self) -> pd.DataFrame:
         """A row for each epoch of each run: ``run``, ``label``, ``epoch``, the terms of the loss, the code's use."""
         return self._long(self._tables.histories)
+
+    def convergence(self, term: str = "validation_total", by: str | list[str] = "label") -> pd.DataFrame:
+        """Which groups' loss still fell at the end, by more than the standard error over its seeds.
+
+        Returns:
+            A row for each group whose runs have this term: ``fall`` in the last tenth of the epochs and ``error``,
+            both nats, ``n`` runs, ``not_converged``; of a single run nothing can be said, and it is not marked.
+
+        Raises:
+            SettingError: no run has the term, or a run has one epoch.
+        """
+        table = self.histories
+        known = table.dropna(subset=[term]) if term in table else table.iloc[:0]
+        if known.empty:
+            raise SettingError(f"none of these {len(self)} runs, the first is {self.runs[0].name}, has the term {term}")
+        rows = []
+        for key, part in known.sort_values("epoch").groupby(by, sort=False, dropna=False):
+            losses = [own.tolist() for _, own in part.groupby("run")[term]]
+            found = convergence(losses)
+            rows.append((key, *found, len(losses), not found.converged))
+        return pd.DataFrame(rows, columns=["of", "fall", "error", "n", "not_converged"]).set_index("of")
 
     def curve(self, *names: str) -> pd.DataFrame:
         """A row for each point of curves of each run: ``run``, ``label``, ``curve``, ``x``, ``value``."""

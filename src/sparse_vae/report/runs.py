@@ -24,7 +24,7 @@ from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.files import atomic_path
 from sparse_vae.models import LatentVariableModel
-from sparse_vae.report.measures import Measured, measure, measures_fingerprint
+from sparse_vae.report.measures import UNIT_TEXTS, Measured, measure, measures_fingerprint
 from sparse_vae.training import describe_environment
 
 PARTS = ("history", "curves", "units")
@@ -158,7 +158,7 @@ def read_part(folder: Path, name: str) -> pd.DataFrame:
     """A run's ``history``, ``curves`` or ``units``; a :class:`RunError` if it cannot be read."""
     path = folder / f"{name}.csv"
     try:
-        return pd.read_csv(path, float_precision="round_trip", dtype={"strongest": str})
+        return pd.read_csv(path, float_precision="round_trip", dtype=dict.fromkeys(UNIT_TEXTS, str))
     except pd.errors.EmptyDataError:  # a method that is not trained has no history: a line without a column
         if path.stat().st_size:
             return pd.DataFrame()

@@ -17,6 +17,7 @@ from scipy import stats
 from sparse_vae.checks import SettingError
 
 LEVEL = 0.05
+TAIL = 0.1
 ROUNDING = 1e-12
 """A spread that is smaller, relative to the values, is an error of their arithmetic."""
 NARROW_SPACE = "\u00a0"
@@ -79,6 +80,38 @@ def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bo
     return Comparison(difference, float(low), float(high), float(test.pvalue), float(test.pvalue), counts)
 
 
+class Convergence(NamedTuple):
+    """How much a loss fell in the last tenth of its epochs, mean over the seeds, and the standard error over the seeds
+    of where it ended; NaN of a single seed."""
+
+    fall: float
+    error: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether it fell by no more than the error; of a single seed that cannot be said, and it counts as so."""
+        return not self.fall > self.error
+
+
+def convergence(losses: Sequence[Sequence[float]]) -> Convergence:
+    """Whether a loss still fell at the end: one sequence for each seed, one value for each epoch.
+
+    The last tenth of the epochs is one epoch at least.
+
+    Raises:
+        SettingError: no sequence, or one of a single epoch.
+
+    >>> convergence([[3.0, 1.0], [3.5, 1.2]]).converged
+    False
+    """
+    if not losses or min(map(len, losses)) < 2:
+        raise SettingError(f"convergence needs two epochs or more of each seed; got {[len(own) for own in losses]}")
+    falls = [own[-1 - max(1, round(TAIL * len(own)))] - own[-1] for own in losses]
+    ends = [own[-1] for own in losses]
+    error = np.std(ends, ddof=1) / len(ends) ** 0.5 if len(ends) > 1 else np.nan
+    return Convergence(float(np.mean(falls)), float(error))
+
+
 def correct(tests: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons with p values corrected for their number by Holm's step-down procedure.
 
@@ -96,21 +129,19 @@ def correct(tests: Sequence[Comparison]) -> list[Comparison]:
 def mean_and_error(values: Sequence[float], digits: int) -> str:
     """Mean ± standard error of the mean, as tables write it; a dash of no value, NaN being none.
 
-    The mean stands alone where there is one value, or where all are equal. An error that would be all zeros is written
-    as less than the last digit.
+    The mean stands alone where there is one value, or where all are equal. Where the error would be all zeros both have
+    more digits, so that it shows two that are not.
 
-    >>> mean_and_error([1.0, 3.0], 1)
-    '2.0\xa0±\xa01.0'
+    >>> mean_and_error([1.0, 3.0], 1), mean_and_error([1.0, 1.005], 1)
+    ('2.0\xa0±\xa01.0', '1.0025\xa0±\xa00.0025')
     """
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if not len(values):
         return "—"
+    spread = len(values) > 1 and np.ptp(values) > ROUNDING * np.abs(values).max()
+    error = values.std(ddof=1) / len(values) ** 0.5 if spread else 0.0
+    if spread and float(f"{error:.{digits}f}") == 0:
+        digits = 1 - int(f"{error:.1e}".partition("e")[2])  # of the error as it is rounded
     mean = f"{values.mean():z.{digits}f}".replace("-", "−")
-    if len(values) < 2 or np.ptp(values) <= ROUNDING * np.abs(values).max():
-        return mean
-    error = values.std(ddof=1) / len(values) ** 0.5
-    shown = f"{error:.{digits}f}"
-    if float(shown) == 0:
-        shown = f"<{10.0 ** -digits:.{digits}f}"
-    return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{shown}"
+    return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{error:.{digits}f}" if spread else mean

@@ -30,7 +30,7 @@ from sparse_vae.checkpoints import RunError, save_weights, weights_problem
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 from sparse_vae.configuration import RunConfig, configure
 from sparse_vae.files import atomic_path, exclusive_folder
-from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES
+from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, UNIT_TEXTS
 from sparse_vae.report.runs import is_finished, number_text, read_part, read_record, warn_of_weights
 from sparse_vae.report.suites import Suite
 
@@ -47,7 +47,7 @@ KEYS = {"runs": ("run",), "histories": ("run", "epoch"), "curves": ("run", *CURV
 """What tells the rows of each table apart; none of it may be empty."""
 NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
 """Settings that every table has; one that is newer than a table has its default."""
-TEXT_COLUMNS = ("run", "curve", "strongest")
+TEXT_COLUMNS = ("run", "curve", *UNIT_TEXTS)
 """The columns of the long tables that are no numbers."""
 PENDING = "new"
 
