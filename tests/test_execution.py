@@ -519,6 +519,24 @@ def test_an_existing_cluster_works_and_the_death_of_its_worker_is_survived(proje
     assert [path.name for path in folder.parent.iterdir()] == ["seed0"]
 
 
+def test_a_run_takes_the_threads_that_its_worker_was_given_and_no_other_run_has_them(project):
+    from dask.distributed import Client, LocalCluster
+
+    def occupy():
+        place.mkdir()  # fails where another is in the block
+        time.sleep(0.3)
+        place.rmdir()
+
+    suite, place = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}]"), project / "occupied"
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0",
+                      silence_logs="CRITICAL") as cluster, Client(cluster) as client:
+        # Dask itself has the libraries of its workers use one thread.
+        assert statuses(train_suite(suite, scheduler=cluster.scheduler_address)) == ["done"]
+        futures = [client.submit(execution._attempt, name, occupy, pure=False) for name in "abc"]
+        assert [future.result(60).status for future in futures] == ["done"] * 3
+    assert read_record(suite.runs_folder / VAE)["environment"]["threads"] == 2
+
+
 def test_the_terminal_shows_what_is_done_and_an_interrupt_keeps_it(project):
     suite = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}, "
                                  "{model: vae, dataset: digits, seed: [1, 2], epochs: 1000000}]")

@@ -492,7 +492,7 @@ def test_published_weights_are_rounded_and_load_as_they_were(collected):
 def test_damaged_weights_are_refused_and_say_what_they_are(suite, damage):
     path, config = weights_path(suite.folder, VAE), suite.runs[0].config
     DAMAGES[damage](path)
-    problem = "a pickle, which .*; a safetensors file is expected" if "pickle" in damage else "(missing|damaged or not )"
+    problem = "a pickle, which .*; a safetensors file is expected" if "pickle" in damage else "(missing|damaged or )"
     with pytest.raises(RunError, match=rf"{VAE}\.safetensors is {problem}"):
         load_weights(build_model(config, load_data(config)), path)
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import nbformat
 import papermill
+import torch
 from jupyter_client.provisioning import KernelProvisionerFactory
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -41,6 +42,9 @@ from sparse_vae.report.runs import failings, is_finished, is_measured, measure_a
 from sparse_vae.report.suites import Suite, SuiteFigure, SuiteRun, read_notebook, template_parameters
 from sparse_vae.report.tables import LONG, collect, read_tables, unpublished, weights_path
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""A kernel's libraries read them when they are loaded; dask sets all of them to 1 for its workers."""
+_ONE_AT_A_TIME = threading.Lock()
 STATUSES = ("done", "measured", "skipped", "kept", "failed", "stopped")
 
 
@@ -179,16 +183,34 @@ class Fingerprints:
             return False
 
 
+@contextmanager
+def _threads_of_worker() -> Iterator[None]:
+    """On a dask worker: what runs in the block, kernels included, has all threads that the worker was given, and no
+    other task has them meanwhile, so that their number does not depend on what else there is to do."""
+    from dask.distributed import get_worker
+
+    try:
+        threads = get_worker().state.nthreads
+    except ValueError:  # not on a worker
+        yield
+        return
+    with _ONE_AT_A_TIME:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        torch.set_num_threads(threads)
+        yield
+
+
 def _attempt(name: str, work: Callable[[], None]) -> Outcome:
     """Do ``work``; an error becomes a failed outcome, whatever it is, so that the others go on."""
-    started = time.monotonic()
-    try:
-        work()
-    except PapermillExecutionError as error:
-        return Outcome(name, "failed", time.monotonic() - started, f"{error.ename}: {error.evalue}")
-    except Exception as error:
-        return Outcome(name, "failed", time.monotonic() - started, f"{type(error).__name__}: {error}")
-    return Outcome(name, "done", time.monotonic() - started)
+    with _threads_of_worker():
+        started = time.monotonic()
+        try:
+            work()
+        except PapermillExecutionError as error:
+            return Outcome(name, "failed", time.monotonic() - started, f"{error.ename}: {error.evalue}")
+        except Exception as error:
+            return Outcome(name, "failed", time.monotonic() - started, f"{type(error).__name__}: {error}")
+        return Outcome(name, "done", time.monotonic() - started)
 
 
 def _train_one(run: SuiteRun, folder: Path, root: Path) -> Outcome:
