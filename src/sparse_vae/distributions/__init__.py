@@ -3,8 +3,8 @@
 from sparse_vae.distributions.gamma import Gamma, gamma_log_sample_grad
 from sparse_vae.distributions.likelihood import bernoulli_nll, gaussian_nll
 from sparse_vae.distributions.normal import standard_normal_kl
-from sparse_vae.distributions.spike_slab import SPIKES, SpikeSlab, bernoulli_kl, sample_spikes
+from sparse_vae.distributions.spike_slab import SPIKES, SpikeSlab, bernoulli_kl, disarm, sample_spikes
 from sparse_vae.distributions.ternary import Ternary
 
-__all__ = ["SPIKES", "Gamma", "SpikeSlab", "Ternary", "bernoulli_kl", "bernoulli_nll", "gamma_log_sample_grad",
-           "gaussian_nll", "sample_spikes", "standard_normal_kl"]
+__all__ = ["SPIKES", "Gamma", "SpikeSlab", "Ternary", "bernoulli_kl", "bernoulli_nll", "disarm",
+           "gamma_log_sample_grad", "gaussian_nll", "sample_spikes", "standard_normal_kl"]

@@ -7,15 +7,21 @@ Its density is taken with respect to Lebesgue measure plus a unit mass at 0 (Mit
     ln p(z) = ln(1 − γ) at z = 0,   ln γ + ln N(z; μ, σ²) elsewhere.
 
 A discrete s has no derivative with respect to γ, so that the reconstruction would leave γ untouched. ``SPIKES`` are
-four estimators that let a gradient through, each at a price that the report measures. l = logit γ, η ~ U(0, 1),
-g = logit η (a logistic variable; l + g > 0 has probability γ), τ the temperature:
+estimators that let a gradient through, each at a price that the report measures, and one that does not. l = logit γ,
+η ~ U(0, 1), g = logit η (a logistic variable; l + g > 0 has probability γ), τ the temperature:
 
 - ``scaled-sigmoid``: sigmoid((η − 1 + γ)/τ), Tonolini, Jensen & Murray-Smith (UAI 2019), whose c is 1/τ; never 0 or 1;
 - ``concrete``: sigmoid((l + g)/τ), Maddison, Mnih & Teh (ICLR 2017); never 0 or 1;
 - ``hard-concrete``: the concrete stretched to (−0.1, 1.1) and clipped, Louizos, Welling & Kingma (ICLR 2018); exact
   zeros and ones. The logit is shifted so that P(s ≠ 0) = γ, which theirs is not;
 - ``straight-through``: 1 where l + g > 0, an exact sample, with the derivative of the concrete (Bengio, Léonard &
-  Courville 2013; Jang, Gu & Poole, ICLR 2017).
+  Courville 2013; Jang, Gu & Poole, ICLR 2017);
+- ``reinmax``: the same sample, ∂s/∂l = ½(1 − γ) where it is 1 and ½γ where it is 0 (Liu et al., NeurIPS 2023, for two
+  states). With f′ the derivative of the loss with respect to a spike, its mean is γ(1 − γ)(f′(0) + f′(1))/2, the
+  trapezoid rule for the true γ(1 − γ)(f(1) − f(0)): no temperature, and no bias where f is quadratic in every spike;
+- ``bernoulli``: the same sample, ∂s/∂l = 0. What ``torch.bernoulli(γ)`` gives, there to show what it does.
+
+:func:`disarm` estimates the same gradient for any loss without bias, from two values of the loss and no derivative.
 """
 
 from __future__ import annotations
@@ -58,23 +64,34 @@ def _hard_concrete(logits: Tensor, uniform: Tensor, temperature: float) -> Tenso
 
 def _straight_through(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     soft = _concrete(logits, uniform, temperature)
-    return (uniform.logit() > -logits).to(soft) + (soft - soft.detach())
+    return _bernoulli(logits, uniform, temperature) + (soft - soft.detach())
+
+
+def _bernoulli(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    return (uniform.logit() > -logits).to(logits)
+
+
+def _reinmax(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    spikes = _bernoulli(logits, uniform, temperature)
+    slope = (spikes - logits.detach().sigmoid()).abs() / 2
+    return spikes + slope * (logits - logits.detach())
 
 
 SPIKES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "scaled-sigmoid": _scaled_sigmoid, "concrete": _concrete, "hard-concrete": _hard_concrete,
-    "straight-through": _straight_through}
+    "straight-through": _straight_through, "reinmax": _reinmax, "bernoulli": _bernoulli}
 """The estimators by name; each takes the logits, uniform noise of their shape, and the temperature."""
 
 
 def sample_spikes(logits: Tensor, estimator: str = "straight-through", temperature: float = 0.5, *,
                   generator: torch.Generator | None = None) -> Tensor:
-    """Spikes through which a gradient reaches the logits, for training.
+    """Spikes through which a gradient reaches the logits, for training (none with ``"bernoulli"``).
 
     Args:
         logits: l = ln γ/(1 − γ), any shape.
         estimator: a key of ``SPIKES``.
-        temperature: τ > 0; smaller is closer to discrete spikes, and noisier in its gradient.
+        temperature: τ > 0; smaller is closer to discrete spikes, and noisier in its gradient. ``"reinmax"`` and
+            ``"bernoulli"`` have none.
         generator: source of randomness.
 
     Returns:
@@ -89,6 +106,32 @@ def sample_spikes(logits: Tensor, estimator: str = "straight-through", temperatu
     check_choice("estimator", estimator, SPIKES)
     check_number("temperature", temperature, above=0)
     return SPIKES[estimator](logits, _uniform(logits, generator), temperature)
+
+
+@torch.no_grad()
+def disarm(loss: Callable[[Tensor], Tensor], logits: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """An unbiased estimate of ∂E[f(s)]/∂l, s ~ Bernoulli(γ), from an antithetic pair of spikes (DisARM: Dong, Mnih &
+    Tucker, NeurIPS 2020, equation 5; also known as U2G).
+
+    With s from the noise η and s̃ from 1 − η it is ½ (f(s) − f(s̃)) (s − s̃) sigmoid(|l|): a spike that is the same in both
+    learns nothing from the pair.
+
+    Args:
+        loss: f; given spikes 0 or 1 of the shape of ``logits``, it returns a value for each row, ``logits.shape[:-1]``.
+        logits: l = ln γ/(1 − γ), ``(..., J)``.
+        generator: source of randomness.
+
+    Returns:
+        The shape of ``logits``.
+
+    >>> disarm(lambda spikes: 0 * spikes.sum(-1), torch.zeros(2, 3))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
+    uniform = _uniform(logits, generator)
+    spikes, antithetic = ((noise.logit() > -logits).to(logits) for noise in (uniform, 1 - uniform))
+    difference = (loss(spikes) - loss(antithetic)).unsqueeze(-1)
+    return difference / 2 * (spikes - antithetic) * logits.abs().sigmoid()
 
 
 class Moments(NamedTuple):
@@ -156,7 +199,7 @@ class SpikeSlab(Distribution):
                 temperature: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
         """Samples with a gradient: exact in μ and σ, that of the estimator in γ (see :func:`sample_spikes`).
 
-        Only with ``"straight-through"`` are they samples of this distribution.
+        Only with ``"straight-through"``, ``"reinmax"`` and ``"bernoulli"`` are they samples of this distribution.
         """
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device, generator=generator)
@@ -221,4 +264,4 @@ def cross_log_density(moments: Moments, components: SpikeSlab) -> Tensor:
                 + moments.first @ (components.loc * precision).T - 0.5 * moments.second @ precision.T)
 
 
-__all__ = ["SPIKES", "Moments", "SpikeSlab", "bernoulli_kl", "cross_log_density", "sample_spikes"]
+__all__ = ["SPIKES", "Moments", "SpikeSlab", "bernoulli_kl", "cross_log_density", "disarm", "sample_spikes"]
