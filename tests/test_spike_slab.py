@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,8 +11,8 @@ from torch.autograd import grad
 from torch.distributions import Normal, kl_divergence
 
 from sparse_vae.checks import SettingError
-from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, sample_spikes
-from sparse_vae.distributions.spike_slab import Moments, cross_log_density
+from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, disarm, sample_spikes
+from sparse_vae.distributions.spike_slab import Moments, PairwiseKL, cross_log_density
 
 SAMPLES = 200_000
 
@@ -90,7 +91,19 @@ def test_pairwise_densities_are_those_of_each_pair():
     assert torch.allclose(cross_log_density(Moments.of_sample(z), components), densities)
 
 
-@pytest.mark.parametrize("estimator", SPIKES)
+def test_divergences_by_hand_are_those_of_each_pair_and_so_are_their_gradients():
+    parameters = [torch.randn(n, 5, generator=seeded(n + k), dtype=torch.float64, requires_grad=True)
+                  for n in (4, 7) for k in range(3)]  # means, log-variances, logits; twice
+    observed, components = (SpikeSlab(logit, mean, (log_variance / 2).exp()) for mean, log_variance, logit in
+                            ([part[:, None] for part in parameters[:3]], parameters[3:]))
+    found, expected = PairwiseKL.apply(*parameters), kl_divergence(observed, components).sum(2)
+    assert torch.allclose(found, expected)
+    weights = torch.randn(4, 7, generator=seeded(), dtype=torch.float64)
+    gradients = [grad((weights * kl).sum(), parameters) for kl in (found, expected)]
+    assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("estimator", [name for name in SPIKES if name != "bernoulli"])
 def test_every_estimator_moves_spikes_towards_what_reconstructs_better(estimator):
     """x = 2·z₀ − 0·z₁: the first spike helps, the second, which is noise, hurts; gradients must say so."""
     logits = torch.zeros(4000, 2, dtype=torch.float64, requires_grad=True)
@@ -107,14 +120,56 @@ def test_a_plain_bernoulli_sample_gives_the_spike_no_gradient():
     logits = torch.zeros(5, requires_grad=True)
     torch.bernoulli(logits.sigmoid()).sum().backward()
     assert (logits.grad == 0).all()
+    assert not sample_spikes(logits, "bernoulli").requires_grad
+
+
+def exact_gradient(loss, logits: torch.Tensor) -> torch.Tensor:
+    """∂E[f(s)]/∂l by enumeration of all patterns of spikes; ``(J,)``."""
+    logits = logits.detach().requires_grad_()
+    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=len(logits))), dtype=logits.dtype)
+    probabilities = (patterns * logits - torch.nn.functional.softplus(logits)).sum(1).exp()
+    return grad((probabilities * loss(patterns)).sum(), logits)[0]
+
+
+def losses(seed: int):
+    """An error that is quadratic in every spike, that of a linear decoder, and one that is not, for J = 4."""
+    weights, target = torch.randn(2, 4, 6, generator=seeded(seed), dtype=torch.float64)
+    return (lambda spikes: (target[0] - spikes @ weights).square().sum(-1),
+            lambda spikes: (target[1] - (spikes @ weights).exp()).square().sum(-1))
+
+
+def test_reinmax_is_unbiased_where_the_loss_is_quadratic_in_every_spike():
+    """Exactly: its mean over all patterns, each weighted by its probability, is the gradient of the expected loss."""
+    point = tensor(-2, -0.5, 0.3, 1)
+    patterns = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.float64)
+    probabilities = (patterns * point - torch.nn.functional.softplus(point)).sum(1).exp()
+    logits = point.expand(16, 4).clone().requires_grad_()
+    noise = torch.where(patterns == 1, 1 - 1e-9, 1e-9)  # draws every pattern once
+    for seed in range(3):
+        quadratic, other = losses(seed)
+        spikes = SPIKES["reinmax"](logits, noise, 1.0)
+        assert torch.equal(spikes.detach(), patterns)
+        means = [probabilities @ grad(loss(spikes).sum(), logits, retain_graph=True)[0] for loss in (quadratic, other)]
+        assert torch.allclose(means[0], exact_gradient(quadratic, point))
+        assert not torch.allclose(means[1], exact_gradient(other, point), rtol=0.01)
+
+
+def test_disarm_is_unbiased_for_any_loss():
+    point = tensor(-2, -0.5, 0.3, 1)
+    for loss in losses(0):
+        draws = disarm(loss, point.expand(SAMPLES, 4), generator=seeded())
+        error = draws.std(0) / math.sqrt(SAMPLES)
+        assert ((draws.mean(0) - exact_gradient(loss, point)).abs() < 4 * error).all()
 
 
 @pytest.mark.parametrize("gamma", [0.05, 0.5, 0.9])
-def test_straight_through_and_hard_concrete_spikes_have_the_rate(gamma):
+def test_exact_and_hard_concrete_spikes_have_the_rate(gamma):
     logits = torch.full((SAMPLES,), math.log(gamma / (1 - gamma)), dtype=torch.float64)
     straight = sample_spikes(logits, "straight-through", 0.5, generator=seeded())
     assert ((straight == 0) | (straight == 1)).all()
     assert straight.mean().item() == pytest.approx(gamma, abs=5e-3)
+    for estimator in ("reinmax", "bernoulli"):
+        assert torch.equal(sample_spikes(logits, estimator, generator=seeded()), straight)
     hard = sample_spikes(logits, "hard-concrete", 0.5, generator=seeded())
     assert (hard != 0).double().mean().item() == pytest.approx(gamma, abs=5e-3)
     assert (hard == 1).any()
@@ -128,7 +183,7 @@ def test_the_scaled_sigmoid_leaks_where_true_spikes_do_not():
     assert (leaking > 1e-4).double().mean() > 0.15
 
 
-@pytest.mark.parametrize("estimator", ["concrete", "hard-concrete", "straight-through"])
+@pytest.mark.parametrize("estimator", ["concrete", "hard-concrete", "straight-through", "reinmax"])
 def test_the_gradient_is_exact_for_a_linear_function_in_the_cold_limit(estimator):
     """E[s] = γ, so d/dl E[s] = γ(1 − γ); relaxations approach it as the temperature falls."""
     logits = torch.full((SAMPLES,), -1.0, dtype=torch.float64, requires_grad=True)

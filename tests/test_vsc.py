@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from sparse_vae.checks import SettingError
 from sparse_vae.datasets import Dataset, Split
@@ -76,6 +76,23 @@ def test_the_sparsity_term_by_hand():
     rates = model.choices(x) @ model.encode(model.pseudo_inputs).spike_logit.sigmoid().mean(1)
     expected = [5 * (rate * math.log(rate / 0.1) + (1 - rate) * math.log((1 - rate) / 0.9)) for rate in rates.tolist()]
     assert model.loss(x).sparsity.item() == pytest.approx(sum(expected) / 6, rel=1e-4)
+    weighted = make(alpha=0.1, sparsity_weight=3.0)
+    assert weighted.loss(x).sparsity.item() == pytest.approx(3 * sum(expected) / 6, rel=1e-4)
+
+
+def test_the_cross_entropy_of_spikes_is_that_of_torch_and_is_no_part_of_the_bound():
+    """What the report that this one follows up trains with: all slabs are charged, and spikes see α alone."""
+    model, x = make(prior="fixed", alpha=0.1, spike_cost="cross-entropy", estimator="bernoulli"), observations()
+    posterior, loss = model.encode(x), model.loss(x, generator=seeded())
+    slabs = kl_divergence(Normal(posterior.mean, (posterior.log_variance / 2).exp()), Normal(0, 1)).sum(1).mean()
+    rates = posterior.spike_logit.sigmoid()
+    assert loss.kl.item() == pytest.approx(slabs.item(), rel=1e-4)
+    expected = torch.nn.functional.binary_cross_entropy(rates, torch.full_like(rates, 0.1))
+    assert loss.sparsity.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.equal(model.negative_elbo(x, generator=seeded()),
+                       make(prior="fixed", alpha=0.1).negative_elbo(x, generator=seeded()))
+    gradient, = torch.autograd.grad(loss.total, model.encoder[-1].bias)
+    assert torch.allclose(gradient[10:], (rates - 0.1).mean(0) / 5, atol=1e-6)
 
 
 @pytest.mark.parametrize("prior", ["pseudo-inputs", "fixed"])
@@ -110,7 +127,7 @@ def test_the_reconstruction_reaches_the_spikes(estimator):
     model, x = make(estimator=estimator), observations()
     model.loss(x, step=0, generator=seeded()).reconstruction.backward()
     spike_rows = model.encoder[-1].weight.grad[2 * 5:]
-    assert spike_rows.abs().sum() > 0
+    assert (spike_rows.abs().sum() > 0) == (estimator != "bernoulli")
 
 
 def test_the_schedules_count_steps():
@@ -126,6 +143,8 @@ def test_the_schedules_count_steps():
     first, last = (ramped.loss(x, step=step, generator=seeded()) for step in (0, 99))
     assert first.kl.item() == pytest.approx(last.kl.item() / 100, rel=1e-4)
     assert first.sparsity.item() == pytest.approx(last.sparsity.item() / 100, rel=1e-4)
+    unramped = make(kl_ramp_steps=1)
+    assert unramped.loss(x, step=0, generator=seeded()) == unramped.loss(x, generator=seeded())
 
 
 def test_cold_slabs_carry_nothing():
@@ -189,7 +208,9 @@ def test_constant_images_and_batches_of_one_train_without_nan(name, prior, x):
     ({"n_pseudo_inputs": 0}, "n_pseudo_inputs must be an integer of at least 1; got 0"),
     ({"prior": "learned"}, "prior must be one of pseudo-inputs, fixed; got 'learned'"),
     ({"choice": "best"}, "choice must be one of optimal, classifier; got 'best'"),
-    ({"estimator": "bernoulli"}, "estimator must be one of scaled-sigmoid, concrete, hard-concrete, straight-through"),
+    ({"estimator": "gumbel"}, "estimator must be one of scaled-sigmoid, concrete, hard-concrete, straight-through"),
+    ({"sparsity_weight": -1}, "sparsity_weight must be a finite number at least 0; got -1"),
+    ({"spike_cost": "cross-entropy"}, "spike_cost 'cross-entropy' needs prior 'fixed'; got 'pseudo-inputs'"),
     ({"kl_ramp_steps": 0}, "kl_ramp_steps must be an integer of at least 1; got 0"),
 ])
 def test_settings_out_of_range_are_named(setting, message):

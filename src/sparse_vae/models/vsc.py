@@ -14,12 +14,23 @@ distribution c(x) over them is charged for its choice, which keeps the objective
 and a term outside the bound holds the spikes at α: J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), where γ̄ is the mean over the
 dimensions of Σ_u c_u γ_u. It has to be weighted by the choice, as in the authors' code: a plain mean over pseudo-inputs
 is met by pseudo-inputs that nothing chooses, and the others stay dense.
+That term alone does not hold the rate. Its derivative is a price, logit γ̄ − logit α nats for each spike, and the model
+buys spikes as long as one saves more than that: γ̄ settles where logit γ̄ = logit α + b/w, b the nats that the last
+spike saves in reconstruction and the rest of the KL, w the ``sparsity_weight``. Where J is small b is large; the larger
+w is, the less of it is left. Holding γ̄ within a tenth of α takes w of about 10 b (a quadratic penalty's trade of rate
+against weight).
+
 ``choice="classifier"`` learns c(x) as a linear layer on x; ``choice="optimal"`` takes the c that minimises the bound,
 c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−KL_u), and has nothing to learn.
 
 Deviations from the paper: the spike's logit is free (their ln γ = −ReLU(−v) starts half of the units at γ = 1, where
 the gradient is 0); the spike's estimator is a setting, with exact spikes at evaluation; the choice is charged; the
 KL is ramped in over the first ``kl_ramp_steps``: the learned prior gains by it, the fixed one does better with 1.
+``spike_cost="cross-entropy"`` with ``estimator="bernoulli"`` and the fixed prior is the objective of the report that
+this one follows up (its ``compute_sparsity_loss``): KL(N(μ, σ²) ‖ N(0, 1)) is charged for every slab, on or off, and
+the spikes pay the mean over dimensions of −α ln γ − (1 − α) ln (1 − γ). It is no bound. As no other gradient reaches
+them, every γ goes to α, whatever the observation.
+
 VSC with warm-up replaces the slab by N(λμ, λσ² + 1 − λ) in the samples, λ rising from λ₀ to 1; the KL is that of the
 slab itself.
 """
@@ -27,6 +38,7 @@ slab itself.
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -35,14 +47,15 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from sparse_vae.checks import SettingError, check_integer
-from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl
-from sparse_vae.distributions.spike_slab import Moments, cross_log_density
+from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, standard_normal_kl
+from sparse_vae.distributions.spike_slab import Moments, PairwiseKL, cross_log_density
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
 from sparse_vae.settings import Choice, Integer, Number
 
 PRIORS = ("pseudo-inputs", "fixed")
 CHOICES = ("optimal", "classifier")
+SPIKE_COSTS = ("kl", "cross-entropy")
 LARGEST_LOG_VARIANCE = 12.0
 """Bound on |ln σ²|: a learned prior follows the posterior, so that nothing else ties the scale of an idle slab."""
 
@@ -88,11 +101,19 @@ class VSC(LatentVariableModel):
         "n_pseudo_inputs": Integer(50, "U, at most the number of training observations"),
         "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES),
         "estimator": Choice("straight-through", "how gradients pass the spikes", choices=SPIKES, title="{} spikes"),
+        "sparsity_weight": Number(1.0, "weight of the term that holds the learned prior's spikes at α", minimum=0),
+        "spike_cost": Choice("kl", "what spikes cost in training under the fixed prior: their share of the KL, or a "
+                             "cross-entropy with α", choices=SPIKE_COSTS, title="{} of spikes"),
         **SCHEDULES,
     }
     encoder_outputs_per_latent = 3
     generative = True
     active_means = "its spike is more likely on than off (γ > ½)"
+
+    @classmethod
+    def check_together(cls, settings: SimpleNamespace) -> None:
+        if settings.spike_cost == "cross-entropy" and settings.prior != "fixed":
+            raise SettingError(f"spike_cost 'cross-entropy' needs prior 'fixed'; got {settings.prior!r}")
 
     def __init__(self, input_shape: tuple[int, ...], **given):
         super().__init__(input_shape, **given)
@@ -135,7 +156,9 @@ class VSC(LatentVariableModel):
             temperature=annealed(step, self.temperature, self.final_temperature, self.anneal_steps))
         reconstruction = self.reconstruction_nll(x, z).mean()
         weight = ramp(step, self.kl_ramp_steps)
-        kl, sparsity = (weight * term.mean() for term in self._prior_terms(posterior, pseudo, x))
+        terms = (self._separate_costs(posterior) if self.spike_cost == "cross-entropy" else
+                 self._prior_terms(posterior, pseudo, x))
+        kl, sparsity = (weight * term.mean() for term in terms)
         return VSCLoss(reconstruction + kl + sparsity, reconstruction, kl, sparsity)
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -211,8 +234,8 @@ class VSC(LatentVariableModel):
 
     def _component_kls(self, posterior: SpikeSlabPosterior, pseudo: SpikeSlabPosterior) -> Tensor:
         """KL(q(z|x) ‖ q(z|x_u)), nats, ``(batch, U)``."""
-        q = posterior.distribution()
-        return -q.entropy().sum(1, keepdim=True) - cross_log_density(q.moments(), pseudo.distribution())
+        with torch.autocast(self.device.type, enabled=False):
+            return PairwiseKL.apply(*posterior, *pseudo)
 
     def _log_choice(self, component_kls: Tensor, x: Tensor) -> Tensor:
         """ln c(x), ``(batch, U)``."""
@@ -229,7 +252,13 @@ class VSC(LatentVariableModel):
         kls = self._component_kls(posterior, pseudo)
         log_choice = self._log_choice(kls, x)
         kl = (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
-        return kl, self._sparsity(log_choice, pseudo)
+        return kl, self.sparsity_weight * self._sparsity(log_choice, pseudo)
+
+    def _separate_costs(self, posterior: SpikeSlabPosterior) -> tuple[Tensor, Tensor]:
+        """KL(N(μ, σ²) ‖ N(0, 1)) of all slabs, and the mean over dimensions of −α ln γ − (1 − α) ln (1 − γ), nats,
+        ``(batch,)`` both."""
+        cross_entropy = F.softplus(posterior.spike_logit) - self.alpha * posterior.spike_logit
+        return standard_normal_kl(posterior.mean, posterior.log_variance).sum(1), cross_entropy.mean(1)
 
     def _log_prior(self, z: Tensor, pseudo: SpikeSlabPosterior | None) -> Tensor:
         """ln p(z), nats, ``(batch,)``."""
