@@ -120,7 +120,7 @@ error_by_largest error_by_pruning source_recovery awake_by_regime size_by_regime
 
 def test_every_name_is_there():
     """Notebooks and published tables go by these names."""
-    probes = {f"{probe}_{n}" for probe in ("logistic", "cosine", "euclidean") for n in (200, 1000, 5000)}
+    probes = {f"{probe}_{n}" for probe in ("logistic", "cosine", "euclidean", "weighted") for n in (200, 1000, 5000)}
     gains = {f"{similarity}_gain_{kind}" for similarity in ("psnr", "ssim")
              for kind in ("gaussian", "salt_and_pepper", "masking")}
     assert set(MEASURES) == probes | gains | set(NAMES.split())
@@ -606,13 +606,17 @@ def test_samples_are_as_far_from_the_data_as_they_are():
 def test_probes_see_the_labels_that_the_seed_draws(digits):
     data = load_dataset("digits")
     model = tiny("autoencoder")
-    found = measure(model, data, seed=7, only=["logistic_200", "cosine_1000", "euclidean_200"]).values
+    found = measure(model, data, seed=7, only=["logistic_200", "cosine_1000", "euclidean_200",
+                                                "weighted_200"]).values
     parts = (evaluation.batched(model.code, data.train.x), data.train.y, evaluation.batched(model.code, data.test.x),
              data.test.y)
     assert found["logistic_200"] == pytest.approx(evaluation.logistic_probe(*parts, 200, 7), abs=0.006)
     assert found["logistic_1000"] == pytest.approx(evaluation.logistic_probe(*parts, 1000, 7), abs=0.006)
     assert found["cosine_1000"] == pytest.approx(evaluation.knn_probe(*parts, 1000, 7), abs=0.006)
     assert found["euclidean_200"] == pytest.approx(evaluation.knn_probe(*parts, 200, 7, metric="euclidean"), abs=0.006)
+    weighted = evaluation.knn_probe(*parts, 200, 7, weighted=True)
+    assert found["weighted_200"] == pytest.approx(weighted, abs=0.006)
+    assert weighted != evaluation.knn_probe(*parts, 200, 7)
     assert found["logistic_5000"] is found["cosine_5000"] is found["euclidean_5000"] is None  # 1,437 are there
     assert found["logistic_200"] != measure(model, data, seed=8, only=["logistic_200"]).values["logistic_200"]
 
@@ -786,7 +790,7 @@ def test_units_by_hand():
     codes = torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
     units = of_codes(codes, y=y, only=["units"]).units
     assert list(units) == ["unit", "rate", "magnitude", "mean", "low", "high", "histogram", "strongest", "extent",
-                           "nearest", "cosines", "preferred", "selectivity", "classes", "class_sizes"]
+                           "nearest", "cosines", "preferred", "selectivity", "classes", "mean_0", "mean_1"]
     assert units["rate"].tolist() == [0.5, 0.75, 0]
     assert units["magnitude"].tolist()[:2] == pytest.approx([1, 4 / 3])
     assert math.isnan(units["magnitude"][2])
@@ -802,7 +806,7 @@ def test_units_by_hand():
     assert units["nearest"].map(lambda text: sorted(text.split())).tolist() == [["1", "2"], ["0", "2"], ["0", "1"]]
     assert set(units["cosines"]) == {"0 0"}
     assert units["classes"].tolist() == ["100 0", "33 67", "0 0"]
-    assert units["class_sizes"].tolist() == ["100 0", "33 100", "0 0"]
+    assert (units["mean_0"].tolist(), units["mean_1"].tolist()) == ([1, 0.5, 0], [0, 1.5, 0])
     charged = describe_units(Subject(Charged(torch.eye(3)), made_of(codes)))
     assert list(charged)[-1] == "kl"
     assert charged["kl"].tolist() == pytest.approx([0.5, 1.5, 0])
@@ -839,7 +843,7 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
                             "batch_size": 32, "backbone": "mlp"})
     table = runs.table(list(MEASURES))
     assert len(table) == 3
-    absent = {"logistic_5000", "cosine_5000", "euclidean_5000"} | {
+    absent = {f"{probe}_5000" for probe in ("logistic", "cosine", "euclidean", "weighted")} | {
         name for group in framework.GROUPS for name in (each.name for each in group.declared)
         if {"sources", "returns", "sinusoids", "classifier"} & set(group.needs)}
     assert set(table) == {each.title for name, each in MEASURES.items() if name not in absent}

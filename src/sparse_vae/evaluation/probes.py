@@ -81,7 +81,8 @@ def logistic_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor
 
 
 def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, test_labels: Tensor,
-              n_labels: int, seed: int = 0, *, n_neighbours: int = 5, metric: str = "cosine") -> float:
+              n_labels: int, seed: int = 0, *, n_neighbours: int = 5, metric: str = "cosine",
+              weighted: bool = False) -> float:
     """Test accuracy, in [0, 1], of the majority of the nearest among ``n_labels`` labelled codes.
 
     Args:
@@ -90,6 +91,8 @@ def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, tes
         n_labels, seed: the budget, see :func:`labelled_subset`.
         n_neighbours: at least 1 and at most ``n_labels``.
         metric: ``"cosine"``, for which an all-zero code is at distance 1 from every other, or ``"euclidean"``.
+        weighted: each neighbour's vote counts as one over its distance, so that fewer votes end level; else the
+            same, and of level classes the first wins.
 
     Raises:
         SettingError: an unknown metric, shapes that do not fit together, a number of neighbours out of range, or what
@@ -104,7 +107,8 @@ def knn_probe(train_codes: Tensor, train_labels: Tensor, test_codes: Tensor, tes
     check_choice("metric", metric, METRICS)
     labelled, test = _data(train_codes, train_labels, test_codes, test_labels, n_labels, seed)
     check_integer("n_neighbours", n_neighbours, minimum=1, maximum=n_labels)
-    classifier = KNeighborsClassifier(n_neighbours, metric=metric, algorithm="brute")
+    classifier = KNeighborsClassifier(n_neighbours, metric=metric, algorithm="brute",
+                                      weights="distance" if weighted else "uniform")
     return float(classifier.fit(*labelled).score(*test))
 
 

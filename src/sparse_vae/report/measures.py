@@ -198,7 +198,7 @@ NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
 }
 """What a measure can ask for."""
 
-UNIT_TEXTS = ("strongest", "histogram", "classes", "class_sizes", "nearest", "cosines")
+UNIT_TEXTS = ("strongest", "histogram", "classes", "nearest", "cosines")
 """The columns of the table of units that hold several numbers, with spaces between them."""
 
 Values = dict[str, "float | tuple[Iterable[float], Iterable[float]] | None"]

@@ -23,14 +23,16 @@ ROBUST = 2.5
 """Robust deviations from the median beyond which a dimension counts as active where nothing is known of its rate."""
 
 PROBES = {"logistic": "logistic regression", "cosine": "majority of the 5 nearest by cosine",
-          "euclidean": "majority of the 5 nearest by Euclidean distance"}
+          "euclidean": "majority of the 5 nearest by Euclidean distance",
+          "weighted": "vote of the 5 nearest by cosine, each by one over its distance,"}
 
 
 def _probe(name: str, subject: Subject) -> Values:
     """Accuracy of a probe for each number of labels; the smaller draws are part of the larger ones."""
     from sklearn.exceptions import ConvergenceWarning
 
-    accuracy = evaluation.logistic_probe if name == "logistic" else partial(evaluation.knn_probe, metric=name)
+    accuracy = {"logistic": evaluation.logistic_probe, "weighted": partial(evaluation.knn_probe, weighted=True)}.get(
+        name, partial(evaluation.knn_probe, metric=name))
     labels = subject.data.train.y
     budgets = [budget for budget in BUDGETS if budget <= len(labels)]
     if not budgets:

@@ -54,16 +54,13 @@ def _charge(subject: Subject) -> dict:
 
 @unit_columns(needs=["classes"])
 def _preferences(subject: Subject) -> dict:
-    """The class that a dimension prefers, by its index, and its selectivity; of each class in turn the per cent of the
-    observations that activate the dimension that are of this class, and the mean of |code|, in per cent of the largest.
-    """
+    """The class that a dimension prefers, by its index, its selectivity, and of each class the mean of |code|; in one
+    cell, for each class in turn, how many per cent of the observations that activate the dimension are of it."""
     found = evaluation.class_selectivity(subject.codes, subject.y)
-    labels = F.one_hot(subject.y, len(found.means)).float()
-    active = labels.T @ subject.active.float()  # (classes, latent_dim)
-    shares, sizes = (part / largest.clamp(min=1e-12) for part, largest in (
-        (active, active.sum(0)), (found.means, found.means.amax(0))))
+    counts = F.one_hot(subject.y, len(found.means)).T.float() @ subject.active.float()  # (classes, latent_dim)
     return {"preferred": found.preferred.numpy(), "selectivity": found.index.numpy(),
-            "classes": _texts(_per_cent(shares.T)), "class_sizes": _texts(_per_cent(sizes.T))}
+            "classes": _texts(_per_cent((counts / counts.sum(0).clamp(min=1)).T)),
+            **{f"mean_{index}": means.numpy() for index, means in enumerate(found.means)}}
 
 
 @unit_columns(needs=["sources"])
