@@ -621,6 +621,17 @@ def test_probes_see_the_labels_that_the_seed_draws(digits):
     assert found["logistic_200"] != measure(model, data, seed=8, only=["logistic_200"]).values["logistic_200"]
 
 
+def test_probes_see_means_of_spikes_rather_than_cut_codes(digits):
+    model = tiny("vsc", prior="fixed")
+    train, test = (evaluation.spikes(model, part.x)[1].detach() for part in (digits.train, digits.test))
+    found = measure(model, digits, seed=7, only=["logistic_200"]).values
+    expected = evaluation.logistic_probe(train, digits.train.y, test, digits.test.y, 200, 7)
+    assert found["logistic_200"] == pytest.approx(expected, abs=0.01)
+    cut = evaluation.logistic_probe(model.code(digits.train.x).detach(), digits.train.y,
+                                    model.code(digits.test.x).detach(), digits.test.y, 200, 7)
+    assert abs(cut - expected) > 0.02
+
+
 def test_smaller_draws_of_labels_are_part_of_larger_ones():
     y = torch.randint(5, (900,), generator=seeded())
     assert torch.equal(evaluation.labelled_subset(y, 700, 3)[:200], evaluation.labelled_subset(y, 200, 3))

@@ -111,10 +111,6 @@ class Subject:
         """:meth:`bound_of` what is measured."""
         return self.bound_of(self.x)
 
-    def codes_of(self, rows: Tensor) -> Tensor:
-        """Deterministic codes of these training observations, ``(len(rows), latent_dim)``."""
-        return batched(self.model.code, self.data.train.x[rows])
-
     @cached_property
     def active(self) -> Tensor:
         """Which dimensions are active for which test observation, bool ``(n, latent_dim)``."""

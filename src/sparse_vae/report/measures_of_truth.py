@@ -38,17 +38,17 @@ def _probe(name: str, subject: Subject) -> Values:
     if not budgets:
         return {}
     chosen = evaluation.labelled_subset(labels, budgets[-1], subject.seed)
-    codes = subject.codes_of(chosen)
+    codes = subject.means_of(subject.data.train.x[chosen])
     with warnings.catch_warnings():
         # Dimensions that hardly vary, scaled up, keep the solver from an end; its last step is what counts.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return {f"{name}_{budget}": accuracy(codes[:budget], labels[chosen[:budget]], subject.codes, subject.y, budget,
+        return {f"{name}_{budget}": accuracy(codes[:budget], labels[chosen[:budget]], subject.means, subject.y, budget,
                                             subject.seed) for budget in budgets}
 
 
 for _name, _title in PROBES.items():
     measures(*(Measure(f"{_name}_{budget}", f"{_name}, {budget:,} labels (%)", 1,
-                       f"test accuracy of {_title} on the codes of {budget:,} labelled training observations",
+                       f"test accuracy of {_title} on E[z|x], or the code, of {budget:,} labelled observations",
                        "higher", 100) for budget in BUDGETS), needs=["classes"])(partial(_probe, _name))
 
 
