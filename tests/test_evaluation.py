@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from sparse_vae.checks import SettingError
+from sparse_vae.datasets import load_dataset
 from sparse_vae.evaluation import (
     NOISES,
     Components,
@@ -94,6 +95,13 @@ def test_components_are_those_of_scikit_learn():
     expected = np.sort(np.abs(PCA(4).fit_transform(x.flatten(1).numpy())), axis=1)
     assert np.allclose(found.numpy(), expected, atol=1e-3)
     assert Components.of(x, 50).directions.shape == (9, 9)
+
+
+def test_components_of_drawn_pictures_are_found():
+    faces = load_dataset("smiley", n_train=3000, n_test=10).train.x  # most pixels never vary
+    found = Components.of(faces, 50)
+    assert torch.allclose(found.directions.T @ found.directions, torch.eye(50), atol=1e-4)
+    assert found.coordinates(faces).isfinite().all()
 
 
 # --- reconstruction

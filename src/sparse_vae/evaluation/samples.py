@@ -38,7 +38,8 @@ class Components(NamedTuple):
         """
         flat = x.flatten(1)
         mean = flat.mean(0)
-        return cls(mean, torch.linalg.eigh(_covariance(flat)).eigenvectors[:, -n:])
+        # In single precision pixels that never vary, of which drawn pictures have many, can keep it from an end.
+        return cls(mean, torch.linalg.eigh(_covariance(flat).double()).eigenvectors[:, -n:].to(flat))
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Of observations ``(m, *features)``, ``(m, n)``."""
