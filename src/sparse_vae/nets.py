@@ -27,7 +27,7 @@ def _halved_sizes(size: int) -> list[int]:
     return sizes
 
 
-class _Flatten(nn.Module):
+class Flatten(nn.Module):
     """Feature maps ``(batch, channels, height, width)`` to vectors, a free view of the channels_last layout."""
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class _Flatten(nn.Module):
 
 
 class Unflatten(nn.Module):
-    """The inverse of :class:`_Flatten`, for maps of ``shape``, ``(channels, height, width)``.
+    """The inverse of :class:`Flatten`, for maps of ``shape``, ``(channels, height, width)``.
 
     >>> Unflatten((2, 3, 3))(torch.zeros(5, 18)).shape
     torch.Size([5, 2, 3, 3])
@@ -118,7 +118,7 @@ def _convolutional(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int
                                          output_padding=padding))
         else:
             up.append(_ImageConvolution(CHANNELS[0], channels, padding))
-    encoder = nn.Sequential(*down, _Flatten(), nn.Linear(math.prod(deepest), n_outputs))
+    encoder = nn.Sequential(*down, Flatten(), nn.Linear(math.prod(deepest), n_outputs))
     decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(deepest)), Unflatten(deepest), *up)
     for layer in (*encoder[:-1], *decoder[:-1]):
         _initialise_before_relu(layer)
@@ -206,4 +206,4 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-__all__ = ["BACKBONES", "Unflatten", "count_parameters", "keep_unit_columns", "make_backbone"]
+__all__ = ["BACKBONES", "Flatten", "Unflatten", "count_parameters", "keep_unit_columns", "make_backbone"]
