@@ -3,7 +3,8 @@
 Needs Python's standard library alone. Reads the suites that chapters name, ``results/<suite>/``, and writes
 
 - ``report/_cells/<label>.md``, a labelled cell as Markdown, for ``{{< cell label >}}`` (``report/cell.lua``);
-- ``report/executed/<suite>/``, every executed notebook for download and as a page, and its pictures;
+- ``report/executed/<suite>/``, every executed notebook for download and as a page, its pictures and what its widgets
+  load (``report/widgets.py``);
 - ``_variables.yml`` for ``{{< var … >}}``, and ``report/_cells/claims.json``, the verdicts on the claims.
 
 The site's suite is Quarto's profile, ``quarto render --profile quick``; a chapter's front matter names the suites that
@@ -26,6 +27,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -131,12 +133,16 @@ class Cell(NamedTuple):
 
 
 class Notebook(NamedTuple):
-    """An executed notebook of a suite, and the files that its pictures become."""
+    """An executed notebook of a suite, and the files that its pictures and its widgets become.
+
+    Pictures lie beside it; the paths of the widgets' files are those below the root.
+    """
 
     suite: str
     path: Path
     cells: list[Cell]
     pictures: dict[str, bytes]
+    widgets: dict[str, bytes]
 
     @property
     def name(self) -> str:
@@ -169,8 +175,9 @@ class Notebook(NamedTuple):
             parts.append(fence(cell.source, "python"))
             for data in cell.outputs:
                 caption = f"\n\n[{cell.caption}]{{.caption}}" if cell.caption else ""
-                parts.append(f"::: {{#{cell.label} .output}}\n{cell.output(data)}{caption}\n:::"
-                             if cell.label and data is cell.data else cell.output(data))
+                output = cell.output(data).replace('="/report/', '="../../../report/')
+                parts.append(f"::: {{#{cell.label} .output}}\n{output}{caption}\n:::"
+                             if cell.label and data is cell.data else output)
         return "\n\n".join([f"---\ntitle: {json.dumps(title, ensure_ascii=False)}\nfile: {self.name}.ipynb\n---",
                             *parts])
 
@@ -226,6 +233,7 @@ def read_notebook(path: Path) -> Notebook:
     try:
         cells = [_read_cell(cell) for cell in json.loads(path.read_bytes())["cells"]]
         pictures = {name: content for cell in cells for name, content in cell.pictures().items()}
+        widgets = _lay_out_widgets(path, cells)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{_shown(path)} is damaged or not a notebook ({error}); draw it again: make graphics "
                           f"SUITE={path.parts[-3]}") from error
@@ -236,7 +244,19 @@ def read_notebook(path: Path) -> Notebook:
                               + ("is there twice" if cell.data else "shows nothing"))
         if cell.label.startswith("fig-") and cell.picture(cell.data) and not cell.options.get("fig-alt"):
             raise ReportError(f"{_shown(path)}: the figure {cell.label} has no alternative text")
-    return Notebook(path.parts[-3], path, cells, pictures)
+    return Notebook(path.parts[-3], path, cells, pictures, widgets)
+
+
+def _lay_out_widgets(path: Path, cells: list[Cell]) -> dict[str, bytes]:
+    """Put the widgets of a notebook, in place, as pages show them; returns their files."""
+    files = {}
+    for cell in cells:
+        for data in cell.outputs:
+            if "text/html" in data:
+                data["text/html"], own = _script(path.parents[3], "widgets").lay_out(
+                    data["text/html"], path.parents[3], path.parts[-3], cell.label)
+                files |= own
+    return files
 
 
 def _read_cell(cell: dict) -> Cell:
@@ -406,7 +426,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
             elif argument in GENERATED:
                 continue
             elif argument.startswith("api-"):
-                reference = reference or _reference(root)
+                reference = reference or _script(root, "api").cells(root)
                 problems += [] if argument in reference else [f"{place}: report/api.py makes no {argument}"]
             else:
                 found = next((labels[name][argument] for name in own if argument in labels[name]), None)
@@ -436,17 +456,18 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         place = notebook.folder.lstrip("/")
         texts[f"{place}{notebook.name}.html"] = notebook.as_page()
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
-        files |= {place + name: content for name, content in notebook.pictures.items()}
+        files |= notebook.widgets | {place + name: content for name, content in notebook.pictures.items()}
     return Extract(files, texts, values)
 
 
-def _reference(root: Path) -> dict[str, str]:
-    """The library's reference, from the sources' docstrings."""
-    specification = importlib.util.spec_from_file_location("sparse_vae_api", root / "report" / "api.py")
+@cache
+def _script(root: Path, name: str) -> ModuleType:
+    """Another script of the folder ``report``."""
+    specification = importlib.util.spec_from_file_location(f"sparse_vae_{name}", root / "report" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
-    return module.cells(root)
+    return module
 
 
 def _unknown_variable(name: str, values: dict, claims: dict, place: str) -> list[str]:

@@ -749,7 +749,7 @@ def forget_sources() -> None:
     ("datasets/digits.py", lambda source: source.replace("\n\n\n", "\n\n\n\n"), [True, True, True]),
     ("report/site.py", lambda source: source + "\nADDED = 1\n", [True, True, True]),
     ("report/execution.py", lambda source: source + "\nADDED = 1\n", [True, True, True]),
-    ("report/explorer/__init__.py", lambda source: source + "\nADDED = 1\n", [True, True, True]),
+    ("report/widgets/__init__.py", lambda source: source + "\nADDED = 1\n", [True, True, True]),
 ])
 def test_a_figure_is_stale_when_the_code_that_it_imports_changed(suite, package, module, edit, expected):
     assert up_to_date(suite) == [True, True, True]
@@ -784,15 +784,15 @@ def test_code_is_the_same_text_in_every_version_of_python():
         "value=Name(id='w', ctx=Load()), conversion=-1)]))]))], decorator_list=[])], type_ignores=[])")
 
 
-@pytest.mark.parametrize("name", ["explorer.js", "explorer.css"])
+@pytest.mark.parametrize("name", ["explorer.js", "widgets.css"])
 def test_an_explorer_is_stale_when_its_script_or_its_style_changed(package, name):
     def digests() -> list[str]:
         forget_sources()
         return [digest_of(reached_from(imports_of(f"from sparse_vae.report{source}")))
-                for source in (".explorer import explorer", " import plots")]
+                for source in (".widgets import explorer", " import plots")]
 
     before = digests()
-    with (package / "report" / "explorer" / name).open("a") as file:
+    with (package / "report" / "widgets" / name).open("a") as file:
         file.write("\n")
     after = digests()
     assert before[0] != after[0]
@@ -820,7 +820,7 @@ def test_what_run_sets_reach():
     reached = reached_from(imports_of("from sparse_vae.report import open_runs"))
     assert {f"sparse_vae.{module}" for module in (
         "report.run_sets", "report.tables", "report.measures", "evaluation.sparsity", "models.vae")} <= reached
-    apart = ("site", "cli", "execution", "explorer", "plots", "figures")
+    apart = ("site", "cli", "execution", "widgets", "plots", "figures")
     assert not [module for module in reached if module.startswith(tuple(f"sparse_vae.report.{name}" for name in apart))]
 
 

@@ -104,3 +104,197 @@ def test_codes_are_drawn_from_the_prior(runtime):
         0.5 * posterior.log_variance).exp(), 0)
     assert_same(runtime(vsc, x, z)["drawn"][None], expected)
     assert "drawn" not in runtime(trained("topk"), x, z)
+
+
+# --- what a reader does
+
+
+def models_on(shape: tuple[int, ...], **settings) -> dict[str, nn.Module]:
+    networks = {name: trained(name, shape, **settings) for name in ("vsc", "hybrid")}
+    return {**networks, "linear": trained("topk", shape, k=3, decoder="linear", **settings)}
+
+
+def show(page, html: str) -> None:
+    """The widgets of some HTML, alive."""
+    page.set_content(html)
+    page.wait_for_function("document.querySelectorAll('.widget:not([data-ready])').length === 0")
+
+
+def pixels(page, selector: str = ".explorer-view canvas") -> str:
+    """What a picture shows."""
+    return page.locator(selector).first.evaluate("canvas => canvas.toDataURL()")
+
+
+def test_a_reader_switches_moves_and_starts_again(page):
+    x = torch.rand(20, 1, 8, 8)
+    show(page, explorer(models_on((1, 8, 8)), x, names=["a smile", "a hat", ""]))
+    page.select_option("select", label="linear")
+    page.wait_for_function("document.querySelectorAll('input[type=checkbox]:checked').length === 3")
+    first = pixels(page)
+    on = page.locator(".explorer input[type=checkbox]:checked").first
+    name = on.get_attribute("aria-label")
+    on.uncheck()
+    assert pixels(page) != first
+    page.get_by_label(name).check()
+    assert pixels(page) == first, "a dimension that is switched on again takes the value that it had"
+    slider = page.locator(".explorer input[type=range]").first
+    slider.press("Home")
+    moved = pixels(page)
+    assert moved != first
+    slider.press("End")
+    assert pixels(page) != moved
+    slider.evaluate("slider => { slider.value = 0; slider.dispatchEvent(new Event('input')); }")
+    assert not page.locator(".explorer input[type=checkbox]").first.is_checked()
+    page.locator(".explorer input[type=checkbox]").first.check()  # what was dragged to 0 is where it was before
+    assert pixels(page) != moved
+    page.get_by_label("start from observation 0: a smile").click()
+    assert pixels(page) == first
+    page.get_by_text("all 0").click()
+    assert page.locator(".explorer input[type=checkbox]:checked").count() == 0
+    assert "0 of 14 dimensions are not 0" in page.locator(".explorer-note").inner_text()
+    page.get_by_label("start from observation 2", exact=True).click()
+    assert page.get_by_role("img", name="observation 2", exact=True).is_visible()
+
+
+def test_dimensions_come_in_the_order_of_what_they_change(page):
+    model = make_model("autoencoder", (6,), latent_dim=3, decoder="linear", likelihood="gaussian")
+    with torch.no_grad():
+        model.encoder[-1].weight.zero_()
+        model.encoder[-1].bias.copy_(torch.tensor([1.0, -2.0, 0.0]))
+        model.decoder[0].weight.copy_(torch.tensor([1.0, 5.0, 9.0]).expand(6, 3))
+    show(page, explorer({"three": model}, torch.rand(9, 6), names=[""]))
+    rows = page.locator(".explorer-row").all_inner_texts()
+    assert [row.split() for row in rows] == [
+        ["z1", "100%", "−2.00"], ["z0", "100%", "1.00"], ["z2", "0%", "0"]]
+    sliders = page.locator(".explorer input[type=range]").all()
+    ranges = [[float(slider.get_attribute(end)) for end in ("min", "max")] for slider in sliders]
+    assert ranges == [[-2, 0], [0, 1], [-2, 2]]
+
+
+def test_a_reader_walks_on_a_plane_and_draws_from_the_prior(page):
+    torch.manual_seed(0)
+    models = {"plane": make_model("vae", (1, 8, 8), latent_dim=2, likelihood="gaussian")}
+    show(page, explorer(models, torch.rand(30, 1, 8, 8), names=["", ""], labels=torch.arange(30) % 2, classes=["a", "b"]))
+    plane, seen = page.locator(".widget-plane"), [pixels(page)]
+    box = plane.bounding_box()
+    plane.click(position={"x": 5, "y": 5})
+    assert "z0 = " in plane.get_attribute("aria-valuetext")
+    seen.append(pixels(page))
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 150)
+    page.mouse.up()
+    seen.append(pixels(page))
+    plane.press("ArrowRight")
+    seen.append(pixels(page))
+    page.get_by_text("Draw from the prior").click()
+    page.get_by_label("go to sample 3 of the prior").click()
+    seen.append(pixels(page))
+    assert len(set(seen)) == len(seen)
+    assert page.locator(".widget-key span").all_inner_texts() == ["a", "b"]
+
+
+def test_a_reader_draws_and_every_model_answers(page):
+    models = models_on((1, 28, 28)) | {"plane": trained("vae", (1, 28, 28)), "fifth": trained("jumprelu", (1, 28, 28))}
+    show(page, drawing(models, torch.rand(20, 1, 28, 28), names=["a", ""], dataset="mnist"))
+    assert page.locator(".widget-card h4").all_inner_texts() == ["vsc", "hybrid", "linear", "plane"]
+    taken = pixels(page, ".widget-answer")
+    box = page.locator(".widget-pad").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 30, steps=4)
+    page.mouse.move(box["x"] + 60, box["y"] + 110, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(100)
+    assert pixels(page, ".widget-answer") != taken
+    seen = page.locator(".widget-seen").evaluate("""canvas => Array.from(
+        canvas.getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 === 0)""")
+    ink = torch.tensor(seen, dtype=torch.float).view(28, 28)
+    at = torch.arange(28.0)
+    assert ink.max() == 255
+    assert [round((ink.sum(1 - axis) @ at / ink.sum()).item()) for axis in (0, 1)] == [14, 14], "as MNIST is centred"
+    tall = (ink.sum(1) > 0).sum().item()
+    assert 19 <= tall <= 21, "as MNIST is scaled"
+    page.get_by_text("Models", exact=True).click()
+    page.get_by_label("fifth").check()
+    page.get_by_role("heading", name="fifth").wait_for()
+    page.get_by_label("hybrid").uncheck()
+    assert page.locator(".widget-card h4").all_inner_texts() == ["vsc", "linear", "plane", "fifth"]
+
+
+def test_noise_few_entries_and_switched_off_ones(page):
+    show(page, drawing(models_on((1, 8, 8)), torch.rand(20, 1, 8, 8), names=["a", "b"], dataset="digits"))
+    linear = page.locator(".widget-card", has_text="linear")
+    answer = lambda: linear.locator(".widget-answer").evaluate("canvas => canvas.toDataURL()")  # noqa: E731
+    first = answer()
+    assert "3 of 14 on; squared error" in linear.inner_text()
+    bars = linear.get_by_role("slider")
+    bars.press("Home")
+    for _ in range(14):
+        if ", on" in bars.get_attribute("aria-valuetext"):
+            break
+        bars.press("ArrowRight")
+    assert "before the cut" in linear.locator(".widget-told").inner_text()
+    bars.press("Enter")
+    assert "3 of 14 on, 2 decoded" in linear.inner_text()
+    assert answer() != first
+    bars.press("Enter")
+    assert answer() == first
+    page.get_by_label("entries that are kept").fill("1")
+    page.wait_for_timeout(100)
+    assert "3 of 14 on, 1 decoded" in linear.inner_text()
+    page.get_by_label("entries that are kept").fill("14")
+    page.wait_for_timeout(100)
+    assert answer() == first
+    seen = [pixels(page, ".widget-seen")]
+    for kind in ("gaussian", "salt and pepper", "masking"):
+        page.get_by_label("noise:").select_option(label=kind)
+        seen.append(pixels(page, ".widget-seen"))
+    page.get_by_text("other noise").click()
+    seen.append(pixels(page, ".widget-seen"))
+    assert len(set(seen)) == 5
+    page.get_by_label("take test observation 1: b").click()
+    assert page.get_by_label("take test observation 1: b").get_attribute("aria-pressed") == "true"
+
+
+def test_one_draws_with_the_keyboard(page):
+    show(page, drawing(models_on((1, 8, 8)), torch.rand(20, 1, 8, 8), names=["a"], dataset="digits"))
+    pad, before = page.locator(".widget-pad"), pixels(page, ".widget-seen")
+    for key in [" ", *["ArrowRight"] * 5, *["ArrowDown"] * 5, " "]:
+        pad.press(key)
+    page.wait_for_timeout(100)
+    assert pixels(page, ".widget-seen") != before
+
+
+def test_signals_are_taken_and_not_drawn(page):
+    show(page, drawing(models_on((2, 6), likelihood="gaussian"), torch.randn(20, 2, 6), names=["", ""], dataset="signals",
+                       limits=(-3, 3)))
+    assert page.locator(".widget-card").count() == 3
+    assert page.locator(".widget-pad").count() == 0
+
+
+def test_two_on_a_page_do_not_meet(page):
+    html = explorer(models_on((4,)), torch.rand(9, 4), names=[""])
+    show(page, html + html)
+    assert page.locator(".widget[data-ready] select").count() == 2
+
+
+def test_what_the_browser_cannot_compute_is_refused():
+    model = make_model("vae", (6,), latent_dim=2)
+    with torch.no_grad():
+        model.decoder[0].weight[0, 0] = 1e6
+    with pytest.raises(SettingError, match="up to 65504; decoder.0.weight has 1e\\+06"):
+        describe(model)
+    model.decoder = nn.Sequential(nn.Linear(2, 6), nn.Tanh())
+    with pytest.raises(SettingError, match=r"this layer of the decoder: Tanh\(\)"):
+        describe(model)
+    assert not is_known(model)
+    assert not is_known(make_model("pca", (6,), latent_dim=2))  # no network
+    assert is_known(make_model("vae", (6,), latent_dim=2))
+    with pytest.raises(SettingError, match="at least one model"):
+        explorer({}, torch.rand(3, 6), names=[""])
+
+
+def test_a_title_cannot_end_the_script():
+    html = explorer({"</script><b>": make_model("vae", (6,), latent_dim=2)}, torch.rand(3, 6), names=[""])
+    assert html.count("</script>") == 2

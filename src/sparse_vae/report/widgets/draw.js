@@ -187,11 +187,19 @@ export const draw = async (root, data, base, address) => {
     root.dataset.answered = Number(root.dataset.answered ?? 0) + 1;
   };
   const soon = onFrame(answer);
-  const pad = makePad(frame?.fill, (strokes) => { if (strokes.length) { take(null); soon(); } });
+  // Where it is small the models come when the reader first puts something in; until then the picture stands there.
+  let begun = false;
+  const begin = async () => {
+    if (begun) return;
+    begun = true;
+    list.replaceChildren();
+    for (const index of first) await setShown(index, true);
+  };
+  const pad = makePad(frame?.fill, (strokes) => { if (strokes.length) { take(null); soon(); begin(); } });
   const starts = names.map((title, index) => {
     const picture = make("canvas");
     drawObservation(picture, observations[index], shape, limits);
-    return button(picture, () => { pad.set([]); take(index); answer(); }, {title, ariaLabel: `take ${title}`});
+    return button(picture, () => { pad.set([]); take(index); answer(); begin(); }, {title, ariaLabel: `take ${title}`});
   });
   const take = (index) => {
     chosen = index;
@@ -247,5 +255,7 @@ export const draw = async (root, data, base, address) => {
   try { if (asked.from === "drawing") pad.set(JSON.parse(sessionStorage.getItem("drawing") ?? "[]")); } catch { /* none */ }
   addEventListener("pagehide", () => { try { sessionStorage.setItem("drawing", JSON.stringify(pad.strokes)); } catch { /**/ } });
   take(pad.strokes.length ? null : names[chosen] ? chosen : 0);
-  for (const index of first) await setShown(index, true);
+  answer();
+  if (!small) await begin();
+  else list.append(root.parentNode.querySelector(".widget-first"));
 };

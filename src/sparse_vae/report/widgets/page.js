@@ -184,7 +184,7 @@ export const walkable = (canvas, count, name, {onpoint, onpick, describe}) => {
 
 export const readAddress = (name) => {
   const [own, query] = location.hash.slice(1).split("?");
-  return own === name ? Object.fromEntries(new URLSearchParams(query)) : {};
+  return name && own === name ? Object.fromEntries(new URLSearchParams(query)) : {};
 };
 
 export const writeAddress = (name, values) => (

@@ -11,10 +11,10 @@ const KINDS = {draw, explorer, train, units};
 const NEAR = "600px";
 
 const build = async (root) => {
+  const {name} = root.dataset;
   const inside = root.querySelector('script[type="application/json"]'), source = root.dataset.src;
-  const base = source ? new URL(source, document.baseURI) : document.baseURI;
-  const name = root.id || root.closest("[id]")?.id;
-  const address = {read: () => (root.id ? readAddress(name) : {}), write: (values) => root.id && writeAddress(name, values)};
+  const base = source ? new URL(source, import.meta.url) : document.baseURI;
+  const address = {read: () => readAddress(name), write: (values) => name && writeAddress(name, values)};
   try {
     const data = inside ? JSON.parse(inside.textContent) : await (await fetch(base)).json();
     const stage = make("div", {className: `widget-stage ${root.dataset.widget}`});
@@ -39,5 +39,6 @@ const watcher = new IntersectionObserver((entries) => {
 
 for (const root of document.querySelectorAll(".widget:not([data-found])")) {
   root.dataset.found = "";
+  if (Object.keys(readAddress(root.dataset.name)).length) root.scrollIntoView(); // that it is near
   watcher.observe(root);
 }
