@@ -16,15 +16,17 @@ import re
 import struct
 from pathlib import Path
 
-WIDGET = re.compile(r'(<div class="widget" data-widget="\w+")>(.*?)<script type="application/json">(.*?)</script></div>\n'
-                    r"<style>.*?</style>\n<script type=\"module\">.*?</script>", re.DOTALL)
+WIDGET = re.compile(
+    r'(<div class="widget" data-widget="\w+")>(.*?)<script type="application/json">(.*?)</script></div>\n'
+    r'<style>.*?</style>\n<script type="module">.*?</script>', re.DOTALL)
 PICTURE = re.compile(r'src="data:image/png;base64,([^"]+)"')
 FOLDER = "report/executed/widgets/"
 """Of the style and the scripts; addresses of data are seen from here."""
 LARGEST = 2_000_000
 """Bytes of a model's weights, as they are sent."""
-NEEDS_SERVER = ('<script>if (location.protocol === "file:") document.currentScript.previousElementSibling.querySelector("p")'
-                 '.textContent = "A browser runs this only on a page from a server: make preview";</script>')
+NEEDS_SERVER = ('<script>if (location.protocol === "file:") document.currentScript.previousElementSibling'
+                '.querySelector("p").textContent = "A browser runs this on a page from a server only: make preview";'
+                '</script>')
 SHIFT = {"F16": ("e", 2), "F32": ("f", 4)}
 
 
@@ -73,7 +75,7 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
     html = WIDGET.sub(replacement, html)
     if files:
         package = root / "src" / "sparse_vae" / "report" / "widgets"
-        files |= {FOLDER + path.name: path.read_bytes() for pattern in ("*.js", "*.css") for path in package.glob(pattern)}
+        files |= {FOLDER + path.name: path.read_bytes() for path in package.glob("*.[jc]s*")}
     return html, files
 
 

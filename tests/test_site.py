@@ -345,7 +345,7 @@ def built(tmp_path_factory):
                 shutil.copy(ROOT / name, root)
             for name in ("report", "results", "notebooks", "experiments", "src"):
                 shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True,
-                                ignore=shutil.ignore_patterns("_cells", "executed", "weights", "__pycache__"))
+                                ignore=shutil.ignore_patterns("_cells", "executed", "__pycache__"))
             site.render(_suite(root, "report"))
     return root / "_site"
 
@@ -468,15 +468,38 @@ def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
 def test_a_reader_moves_latents_on_a_page(browser, address):
     context = browser.new_context()
     page, problems = _open(context, address, "report/explore.html")
-    explorers = page.locator(".explorer[data-ready]").all()
-    assert len(explorers) == page.locator(".explorer").count() >= 3
+    explorers = page.locator(".widget[data-widget=explorer], .explorer[data-ready]").all()
+    assert len(explorers) >= 3
     for explorer in explorers:
+        explorer.scroll_into_view_if_needed()
+        explorer.locator("input[type=range]").first.wait_for()
         picture = "root => root.querySelector('.explorer-view canvas').toDataURL()"
         before = explorer.evaluate(picture)
         slider = explorer.locator("input[type=range]").first
         slider.press("Home")
         slider.press("End")
         assert explorer.evaluate(picture) != before
+    assert not problems
+    context.close()
+
+
+def test_a_reader_draws_at_home(browser, address):
+    context = browser.new_context()
+    page, problems = _open(context, address, "index.html")
+    loaded = []
+    page.on("request", lambda request: loaded.append(request.url))
+    pad = page.locator(".widget-pad")
+    assert page.locator(".widget-first").is_visible()
+    assert not page.locator(".widget-card").count(), "no weights before a reader puts something in"
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 150, steps=5)
+    page.mouse.up()
+    page.locator(".widget-card .widget-summary").nth(2).wait_for()
+    assert "squared error" in page.locator(".widget-card").first.inner_text()
+    assert len([url for url in loaded if url.endswith(".safetensors")]) == 3
     assert not problems
     context.close()
 

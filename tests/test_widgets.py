@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 from torch import nn
 
@@ -13,7 +19,9 @@ from sparse_vae.checks import SettingError
 from sparse_vae.models import MODELS, make_model
 from sparse_vae.report import widgets
 from sparse_vae.report.widgets import drawing, explorer, is_known
-from sparse_vae.report.widgets.export import describe, half_precision
+from sparse_vae.report.widgets.export import blob, describe, half_precision
+
+layout = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "report" / "widgets.py")))
 
 SHAPES = {"image": (1, 13, 10), "colours": (3, 9, 8), "vector": (7,), "signal": (2, 6)}
 SETTINGS = {"jumprelu": {"first_threshold": 0.3}, "hybrid": {"max_concentration": 3.0}}
@@ -106,6 +114,50 @@ def test_codes_are_drawn_from_the_prior(runtime):
     assert "drawn" not in runtime(trained("topk"), x, z)
 
 
+def test_large_weights_are_sent_in_8_bits(runtime):
+    model = trained("vsc", (1, 28, 28), backbone="mlp", n_pseudo_inputs=2000)
+    sent = layout.smaller(half_precision(model))
+    assert len(sent) < 0.6 * len(half_precision(model)), "a byte for each weight"
+    tensors = load(sent)
+    for name, values in tensors.items():
+        if values.dtype == torch.int8:
+            rows = values.flatten(1) * tensors[f"{name}.scale"][:, None]
+            difference = (rows - model.state_dict()[name].flatten(1)).abs().amax(1)
+            assert (difference <= 0.501 * tensors[f"{name}.scale"]).all()
+            tensors[name] = rows.view(values.shape)
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    x, z = torch.rand(6, *model.input_shape), torch.randn(6, 14)
+    found = runtime(model, x, z, {**describe(model), "weights": blob(sent)})
+    assert_same(found["code"], model.code(x))
+    assert_same(found["decoded"], model.decode_mean(z))
+    small = half_precision(trained("topk"))
+    assert layout.smaller(small) is small
+
+
+def test_what_a_widget_holds_becomes_files(tmp_path):
+    weights = tmp_path / "results" / "tiny" / "weights" / "v.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    (package := tmp_path / "src" / "sparse_vae" / "report" / "widgets").mkdir(parents=True)
+    (package / "widgets.js").write_text("script")
+    html = explorer({"v": trained("vae")}, torch.rand(9, 1, 13, 10), names=["a"], files={
+        "v": "results/tiny/weights/v.safetensors"})
+    page, files = layout.lay_out(f"<p>before</p>{html}after", tmp_path, "tiny", "explorer-first")
+    assert page.startswith("<p>before</p>")
+    assert page.endswith("after")
+    assert len(page) < 2000
+    assert 'data-name="explorer-first"' in page
+    source = re.search(r'data-src="\.\./(\S+)"', page)[1]
+    data = json.loads(files[f"report/executed/{source}"])
+    assert files[f"report/executed/{data['models'][0]['weights']['src'][3:]}"] == b"weights"
+    picture = files[f"report/executed/{data['observations']['src'][3:]}"]
+    assert Image.open(BytesIO(picture)).size == (130, 1)
+    first = re.search(r'<img class="widget-first".*? src="/(\S+)"', page)[1]
+    assert Image.open(BytesIO(files[first])).size == (2 * 8 * 10, 2 * 2 * 13)
+    assert files["report/executed/widgets/widgets.js"] == b"script"
+    assert layout.lay_out("<p>no widget</p>", tmp_path, "tiny", "x") == ("<p>no widget</p>", {})
+
+
 # --- what a reader does
 
 
@@ -174,7 +226,8 @@ def test_dimensions_come_in_the_order_of_what_they_change(page):
 def test_a_reader_walks_on_a_plane_and_draws_from_the_prior(page):
     torch.manual_seed(0)
     models = {"plane": make_model("vae", (1, 8, 8), latent_dim=2, likelihood="gaussian")}
-    show(page, explorer(models, torch.rand(30, 1, 8, 8), names=["", ""], labels=torch.arange(30) % 2, classes=["a", "b"]))
+    x, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 2
+    show(page, explorer(models, x, names=["", ""], labels=labels, classes=["a", "b"]))
     plane, seen = page.locator(".widget-plane"), [pixels(page)]
     box = plane.bounding_box()
     plane.click(position={"x": 5, "y": 5})
@@ -216,9 +269,9 @@ def test_a_reader_draws_and_every_model_answers(page):
     tall = (ink.sum(1) > 0).sum().item()
     assert 19 <= tall <= 21, "as MNIST is scaled"
     page.get_by_text("Models", exact=True).click()
-    page.get_by_label("fifth").check()
+    page.get_by_role("checkbox", name="fifth").check()
     page.get_by_role("heading", name="fifth").wait_for()
-    page.get_by_label("hybrid").uncheck()
+    page.get_by_role("checkbox", name="hybrid").uncheck()
     assert page.locator(".widget-card h4").all_inner_texts() == ["vsc", "linear", "plane", "fifth"]
 
 
@@ -267,8 +320,8 @@ def test_one_draws_with_the_keyboard(page):
 
 
 def test_signals_are_taken_and_not_drawn(page):
-    show(page, drawing(models_on((2, 6), likelihood="gaussian"), torch.randn(20, 2, 6), names=["", ""], dataset="signals",
-                       limits=(-3, 3)))
+    models = models_on((2, 6), likelihood="gaussian")
+    show(page, drawing(models, torch.randn(20, 2, 6), names=["", ""], dataset="signals", limits=(-3, 3)))
     assert page.locator(".widget-card").count() == 3
     assert page.locator(".widget-pad").count() == 0
 
@@ -283,7 +336,7 @@ def test_what_the_browser_cannot_compute_is_refused():
     model = make_model("vae", (6,), latent_dim=2)
     with torch.no_grad():
         model.decoder[0].weight[0, 0] = 1e6
-    with pytest.raises(SettingError, match="up to 65504; decoder.0.weight has 1e\\+06"):
+    with pytest.raises(SettingError, match=r"up to 65504; decoder\.0\.weight has 1e\+06"):
         describe(model)
     model.decoder = nn.Sequential(nn.Linear(2, 6), nn.Tanh())
     with pytest.raises(SettingError, match=r"this layer of the decoder: Tanh\(\)"):
