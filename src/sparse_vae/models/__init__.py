@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.models.autoencoder import Autoencoder
-from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.base import GenerativeModel, LatentVariableModel
 from sparse_vae.models.classical import CLASSICAL
 from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
@@ -95,4 +95,5 @@ def model_lines() -> list[str]:
             *(line for name, cls in CLASSICAL.items() for line in lines(name, first_line(cls), cls.settings))]
 
 
-__all__ = ["CLASSICAL", "MODELS", "LatentVariableModel", "make_model", "model_class", "model_lines", "model_settings"]
+__all__ = ["CLASSICAL", "MODELS", "GenerativeModel", "LatentVariableModel", "make_model", "model_class", "model_lines",
+           "model_settings"]

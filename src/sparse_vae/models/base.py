@@ -67,9 +67,6 @@ class LatentVariableModel(nn.Module):
     encoder_outputs_per_latent = 1
     """How many numbers the encoder gives for each latent dimension."""
 
-    generative = False
-    """Whether the model has a prior: then :meth:`sample` and :meth:`negative_elbo` exist."""
-
     trained_by_fit = False
     """Whether ``fit(x, seed=…)`` takes everything from the training observations at once, without gradients."""
 
@@ -156,22 +153,6 @@ class LatentVariableModel(nn.Module):
         """
         raise NotImplementedError
 
-    def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One-sample estimate of −ELBO for each observation, nats, ``(batch,)``; models with a prior only."""
-        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
-
-    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats, ``(batch,)``; needs a prior."""
-        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
-
-    def kl_per_dimension(self, x: Tensor) -> Tensor:
-        """KL of each dimension's posterior to its prior, nats, ``(batch, latent_dim)``; models with a prior only."""
-        raise NotImplementedError(f"{type(self).__name__} has no prior and so no evidence bound")
-
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Means of ``n`` observations drawn from the prior, ``(n, *input_shape)``; models with a prior only."""
-        raise NotImplementedError(f"{type(self).__name__} has no prior to sample from")
-
     def active(self, x: Tensor) -> Tensor:
         """Which dimensions are active for which observation, bool ``(batch, latent_dim)``; see ``active_means``."""
         return self.code(x) != 0
@@ -212,3 +193,23 @@ class LatentVariableModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+
+class GenerativeModel(LatentVariableModel):
+    """A model with a prior p(z): its objective can be a bound on the evidence, and it can be sampled from."""
+
+    def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One-sample estimate of −ELBO for each observation, with weight 1 on every KL, nats, ``(batch,)``."""
+        raise NotImplementedError
+
+    def log_importance_weight(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """ln p(x, z) − ln q(z|x) at one z ~ q(z|x) for each observation, nats, ``(batch,)``."""
+        raise NotImplementedError
+
+    def kl_per_dimension(self, x: Tensor) -> Tensor:
+        """KL of each dimension's posterior to its prior, nats, ``(batch, latent_dim)``."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Means of ``n`` observations drawn from the prior, ``(n, *input_shape)``."""
+        raise NotImplementedError

@@ -34,7 +34,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from sparse_vae.checks import SettingError, check_number
 from sparse_vae.distributions import Gamma, Ternary
-from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
+from sparse_vae.models.base import SMALLEST_LOG_SCALE, GenerativeModel
 from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
 from sparse_vae.nets import keep_unit_columns
 from sparse_vae.settings import Choice, Flag, Number
@@ -75,7 +75,7 @@ class HybridLoss(NamedTuple):
     kl: Tensor
 
 
-class HybridSparseVAE(LatentVariableModel):
+class HybridSparseVAE(GenerativeModel):
     """Hybrid sparse VAE.
 
     >>> model = HybridSparseVAE((64,), latent_dim=8)
@@ -102,7 +102,6 @@ class HybridSparseVAE(LatentVariableModel):
         **SCHEDULES,
     }
     encoder_outputs_per_latent = 4
-    generative = True
     active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
 
     def __init__(self, input_shape: tuple[int, ...], **given):

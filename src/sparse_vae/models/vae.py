@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_vae.distributions import standard_normal_kl
-from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.base import GenerativeModel
 from sparse_vae.settings import Number
 
 ACTIVE_KL = 0.1
@@ -45,7 +45,7 @@ class VAELoss(NamedTuple):
     kl: Tensor
 
 
-class VAE(LatentVariableModel):
+class VAE(GenerativeModel):
     """Variational autoencoder; the loss is a one-sample estimate of −ELBO.
 
     >>> model = VAE((64,), latent_dim=2)
@@ -54,7 +54,6 @@ class VAE(LatentVariableModel):
     """
 
     encoder_outputs_per_latent = 2
-    generative = True
     active_means = f"the posterior is more than {ACTIVE_KL} nats (KL) away from the prior"
     kl_weight = 1.0
 

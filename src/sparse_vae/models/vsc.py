@@ -49,7 +49,7 @@ from torch.distributions import kl_divergence
 from sparse_vae.checks import SettingError, check_integer
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, standard_normal_kl
 from sparse_vae.distributions.spike_slab import Moments, PairwiseKL, cross_log_density
-from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.base import GenerativeModel
 from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
 from sparse_vae.settings import Choice, Integer, Number
 
@@ -83,7 +83,7 @@ class VSCLoss(NamedTuple):
     sparsity: Tensor
 
 
-class VSC(LatentVariableModel):
+class VSC(GenerativeModel):
     """Variational sparse coding.
 
     Raises:
@@ -107,7 +107,6 @@ class VSC(LatentVariableModel):
         **SCHEDULES,
     }
     encoder_outputs_per_latent = 3
-    generative = True
     active_means = "its spike is more likely on than off (γ > ½)"
 
     @classmethod

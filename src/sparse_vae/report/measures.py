@@ -23,7 +23,7 @@ from torch import Tensor
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.datasets import Dataset
 from sparse_vae.evaluation import USED_RATE, activity_rates, batched, spikes, unit_responses
-from sparse_vae.models import LatentVariableModel
+from sparse_vae.models import GenerativeModel, LatentVariableModel
 from sparse_vae.report.freshness import digest_of, reached_from
 from sparse_vae.training import epoch_generator
 
@@ -87,7 +87,7 @@ class Subject:
 
     def _spikes_of(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         with torch.no_grad():
-            if not self.model.generative or spikes(self.model, x[:1]) is None:
+            if not isinstance(self.model, GenerativeModel) or spikes(self.model, x[:1]) is None:
                 return None
         return batched(lambda batch: torch.stack(spikes(self.model, batch), 1), x).unbind(1)
 
@@ -185,7 +185,7 @@ def _has_classes(data: Dataset) -> bool:
 NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
     "classes": lambda model, data: _has_classes(data),
     "sources": lambda model, data: len(data.factor_names) > 0,
-    "prior": lambda model, data: model.generative,
+    "prior": lambda model, data: isinstance(model, GenerativeModel),
     "images": lambda model, data: data.is_image,
     "classifier": lambda model, data: (getattr(model, "prior", ""), getattr(model, "choice", "")) == (
         "pseudo-inputs", "classifier"),

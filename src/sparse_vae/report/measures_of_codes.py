@@ -26,6 +26,7 @@ from sparse_vae.evaluation import (
     ssim,
     treves_rolls,
 )
+from sparse_vae.models import GenerativeModel
 from sparse_vae.nets import count_parameters
 from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures
 from sparse_vae.training import mean_loss
@@ -64,7 +65,7 @@ def _summary(subject: Subject) -> Values:
         terms = mean_loss(model, x, seed=subject.seed)
         found = {"loss": terms["total"], "reconstruction_loss": terms["reconstruction"], "kl_loss": terms.get("kl"),
                  "parameters": count_parameters(model)}
-    if model.generative:
+    if isinstance(model, GenerativeModel):
         found["negative_elbo"] = subject.bound
     return found | {
         "mean_squared_error": mean_squared_error(x, subject.reconstruction).mean().item(),
@@ -88,7 +89,7 @@ def _generalisation(subject: Subject) -> Values:
     own = mean_squared_error(subject.x, subject.reconstruction).mean().item()
     error = mean_squared_error(x, batched(subject.model.reconstruct, x)).mean().item()
     found = {"train_mean_squared_error": error, "mse_ratio": own / error if error else None}
-    if subject.model.generative:
+    if isinstance(subject.model, GenerativeModel):
         bound = subject.bound_of(x)
         found |= {"train_negative_elbo": bound, "elbo_gap": subject.bound - bound}
     return found
