@@ -27,6 +27,7 @@ from sparse_vae.models import GenerativeModel, LatentVariableModel
 from sparse_vae.report.freshness import digest_of, reached_from
 from sparse_vae.training import epoch_generator
 
+LABELS = 5000
 CURVE_COLUMNS = ("curve", "x", "value")
 
 
@@ -100,6 +101,15 @@ class Subject:
         """:attr:`means` of other observations."""
         found = self._spikes_of(x)
         return batched(self.model.code, x) if found is None else found[1]
+
+    @cached_property
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """E[z|x] and classes of training observations in the order in which the seed draws them, at most ``LABELS``."""
+        from sparse_vae.evaluation import labelled_subset  # imports scikit-learn
+
+        train = self.data.train
+        chosen = labelled_subset(train.y, min(LABELS, len(train.y)), self.seed)
+        return self.means_of(train.x[chosen]), train.y[chosen]
 
     def bound_of(self, x: Tensor) -> float:
         """One-sample estimate of −ELBO, nats, mean over observations; models with a prior only."""

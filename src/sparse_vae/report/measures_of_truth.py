@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import sparse_vae.evaluation as evaluation  # whose functions import scikit-learn when they are first used
-from sparse_vae.report.measures import Curve, Measure, Subject, Values, measures
+from sparse_vae.report.measures import LABELS, Curve, Measure, Subject, Values, measures
 
-BUDGETS = (200, 1000, 5000)
+BUDGETS = (200, 1000, LABELS)
 """Numbers of labelled observations."""
 SELECTIVE = 0.5
 """Of an index above this: the best class has three times the mean of the others."""
@@ -33,16 +33,12 @@ def _probe(name: str, subject: Subject) -> Values:
 
     accuracy = {"logistic": evaluation.logistic_probe, "weighted": partial(evaluation.knn_probe, weighted=True)}.get(
         name, partial(evaluation.knn_probe, metric=name))
-    labels = subject.data.train.y
+    codes, labels = subject.labelled
     budgets = [budget for budget in BUDGETS if budget <= len(labels)]
-    if not budgets:
-        return {}
-    chosen = evaluation.labelled_subset(labels, budgets[-1], subject.seed)
-    codes = subject.means_of(subject.data.train.x[chosen])
     with warnings.catch_warnings():
         # Dimensions that hardly vary, scaled up, keep the solver from an end; its last step is what counts.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return {f"{name}_{budget}": accuracy(codes[:budget], labels[chosen[:budget]], subject.means, subject.y, budget,
+        return {f"{name}_{budget}": accuracy(codes[:budget], labels[:budget], subject.means, subject.y, budget,
                                             subject.seed) for budget in budgets}
 
 
