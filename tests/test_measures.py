@@ -113,6 +113,7 @@ selectivity selectivity_shuffled selective_fraction classes_covered entries_need
 mse_of_largest dimensions_needed matched_correlation mig sap dci_d dci_c dci_i awake_f1 awake_ap loadings_cosine
 assets_ap signal_error frequency_precision frequency_recall frequency_f1 amplitude_error omp_signal_error
 omp_frequency_f1"""
+PROBES = ("logistic", "tuned", "cosine", "euclidean", "weighted")
 CURVE_NAMES = """
 population_histogram lifetime_histogram size_histogram kl_by_rank importance_weighted_bounds selectivity_by_rank
 error_by_largest error_by_pruning source_recovery awake_by_regime size_by_regime"""
@@ -120,7 +121,7 @@ error_by_largest error_by_pruning source_recovery awake_by_regime size_by_regime
 
 def test_every_name_is_there():
     """Notebooks and published tables go by these names."""
-    probes = {f"{probe}_{n}" for probe in ("logistic", "cosine", "euclidean", "weighted") for n in (200, 1000, 5000)}
+    probes = {f"{probe}_{n}" for probe in PROBES for n in (200, 1000, 5000)}
     gains = {f"{similarity}_gain_{kind}" for similarity in ("psnr", "ssim")
              for kind in ("gaussian", "salt_and_pepper", "masking")}
     assert set(MEASURES) == probes | gains | set(NAMES.split())
@@ -852,7 +853,7 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
                             "batch_size": 32, "backbone": "mlp"})
     table = runs.table(list(MEASURES))
     assert len(table) == 3
-    absent = {f"{probe}_5000" for probe in ("logistic", "cosine", "euclidean", "weighted")} | {
+    absent = {f"{probe}_5000" for probe in PROBES} | {
         name for group in framework.GROUPS for name in (each.name for each in group.declared)
         if {"sources", "returns", "sinusoids", "classifier"} & set(group.needs)}
     assert set(table) == {each.title for name, each in MEASURES.items() if name not in absent}

@@ -181,3 +181,15 @@ def test_all_zero_codes_have_a_cosine_neighbour():
 def test_a_neighbourhood_that_cannot_be_is_named(change, message):
     with pytest.raises(SettingError, match=message):
         knn_probe(*blobs(), *blobs(), 30, **change)
+
+
+def test_a_tuned_probe_keeps_rare_noise_small():
+    """Two features tell the classes, four hundred small ones nothing: at a scale of its own each counts as much."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(2000) % 2
+    telling = labels[:, None] + 0.5 * torch.randn(2000, 2, generator=generator)
+    codes = torch.cat([telling, 0.01 * torch.randn(2000, 400, generator=generator)], 1)
+    parts = codes[:300], labels[:300], codes[300:], labels[300:]
+    plain, tuned = (logistic_probe(*parts, 200, tuned=tuned) for tuned in (False, True))
+    assert tuned > plain + 0.05
+    assert logistic_probe(*parts, 2, tuned=True) == logistic_probe(*parts, 2)  # nothing can be held out
