@@ -80,6 +80,14 @@ def test_the_sparsity_term_by_hand():
     assert weighted.loss(x).sparsity.item() == pytest.approx(3 * sum(expected) / 6, rel=1e-4)
 
 
+@pytest.mark.parametrize("prior", ["pseudo-inputs", "fixed"])
+def test_the_held_rate_of_the_posterior_by_hand(prior):
+    model, x = make(prior=prior, alpha=0.1, held_rate="posterior", sparsity_weight=3.0), observations()
+    rate = model.encode(x).spike_logit.sigmoid().mean().item()
+    expected = 3 * 5 * (rate * math.log(rate / 0.1) + (1 - rate) * math.log((1 - rate) / 0.9))
+    assert model.loss(x).sparsity.item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_cross_entropy_of_spikes_is_that_of_torch_and_is_no_part_of_the_bound():
     """What the report that this one follows up trains with: all slabs are charged, and spikes see α alone."""
     model, x = make(prior="fixed", alpha=0.1, spike_cost="cross-entropy", estimator="bernoulli"), observations()

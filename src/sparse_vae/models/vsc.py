@@ -14,11 +14,12 @@ distribution c(x) over them is charged for its choice, which keeps the objective
 and a term outside the bound holds the spikes at α: J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), where γ̄ is the mean over the
 dimensions of Σ_u c_u γ_u. It has to be weighted by the choice, as in the authors' code: a plain mean over pseudo-inputs
 is met by pseudo-inputs that nothing chooses, and the others stay dense.
-That term alone does not hold the rate. Its derivative is a price, logit γ̄ − logit α nats for each spike, and the model
-buys spikes as long as one saves more than that: γ̄ settles where logit γ̄ = logit α + b/w, b the nats that the last
-spike saves in reconstruction and the rest of the KL, w the ``sparsity_weight``. Where J is small b is large; the larger
-w is, the less of it is left. Holding γ̄ within a tenth of α takes w of about 10 b (a quadratic penalty's trade of rate
-against weight).
+That term does not hold the code's rate at α, for two reasons. Its derivative is a price, logit γ̄ − logit α nats for
+each spike, and the model buys spikes as long as one saves more than that: γ̄ settles where logit γ̄ = logit α + b/w, b
+the nats that the last spike saves in reconstruction and the rest of the KL, w the ``sparsity_weight``. Where J is small
+b is some nats; the larger w is, the less of it is left, and a tenth of α takes w of about 10 b. And the rate that is
+held is that of the pseudo-inputs; the observations may have another, at the price of a KL. ``held_rate="posterior"``
+holds theirs instead, γ̄ the mean of γ over a batch and the dimensions, under the fixed prior, too.
 
 ``choice="classifier"`` learns c(x) as a linear layer on x; ``choice="optimal"`` takes the c that minimises the bound,
 c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−KL_u), and has nothing to learn.
@@ -55,6 +56,7 @@ from sparse_vae.settings import Choice, Integer, Number
 
 PRIORS = ("pseudo-inputs", "fixed")
 CHOICES = ("optimal", "classifier")
+HELD_RATES = ("pseudo-inputs", "posterior")
 SPIKE_COSTS = ("kl", "cross-entropy")
 LARGEST_LOG_VARIANCE = 12.0
 """Bound on |ln σ²|: a learned prior follows the posterior, so that nothing else ties the scale of an idle slab."""
@@ -101,7 +103,10 @@ class VSC(GenerativeModel):
         "n_pseudo_inputs": Integer(50, "U, at most the number of training observations"),
         "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES),
         "estimator": Choice("straight-through", "how gradients pass the spikes", choices=SPIKES, title="{} spikes"),
-        "sparsity_weight": Number(1.0, "weight of the term that holds the learned prior's spikes at α", minimum=0),
+        "held_rate": Choice("pseudo-inputs", "whose mean rate the sparsity term holds at α: of the pseudo-inputs that "
+                            "observations choose, or of the posteriors of a batch, which holds that of the code",
+                            choices=HELD_RATES, title="held rate of {}s"),
+        "sparsity_weight": Number(1.0, "weight of the sparsity term", minimum=0),
         "spike_cost": Choice("kl", "what spikes cost in training under the fixed prior: their share of the KL, or a "
                              "cross-entropy with α", choices=SPIKE_COSTS, title="{} of spikes"),
         **SCHEDULES,
@@ -246,12 +251,15 @@ class VSC(GenerativeModel):
                      x: Tensor) -> tuple[Tensor, Tensor]:
         """What the bound charges for the code, the choice included, and the sparsity term, nats, ``(batch,)`` both."""
         if pseudo is None:
-            kl = kl_divergence(posterior.distribution(), self._fixed_prior()).sum(1)
-            return kl, torch.zeros_like(kl)
-        kls = self._component_kls(posterior, pseudo)
-        log_choice = self._log_choice(kls, x)
-        kl = (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
-        return kl, self.sparsity_weight * self._sparsity(log_choice, pseudo)
+            kl, log_choice = kl_divergence(posterior.distribution(), self._fixed_prior()).sum(1), None
+        else:
+            kls = self._component_kls(posterior, pseudo)
+            log_choice = self._log_choice(kls, x)
+            kl = (log_choice.exp() * (kls + log_choice)).sum(1) + math.log(self.n_pseudo_inputs)
+        if self.held_rate == "posterior":
+            uniform = torch.full((1, len(x)), -math.log(len(x)), device=x.device)
+            return kl, self._sparsity(uniform, posterior).expand_as(kl)
+        return kl, torch.zeros_like(kl) if pseudo is None else self._sparsity(log_choice, pseudo)
 
     def _separate_costs(self, posterior: SpikeSlabPosterior) -> tuple[Tensor, Tensor]:
         """KL(N(μ, σ²) ‖ N(0, 1)) of all slabs, and the mean over dimensions of −α ln γ − (1 − α) ln (1 − γ), nats,
@@ -266,11 +274,12 @@ class VSC(GenerativeModel):
         log_densities = cross_log_density(Moments.of_sample(z), pseudo.distribution())
         return log_densities.logsumexp(1) - math.log(self.n_pseudo_inputs)
 
-    def _sparsity(self, log_choice: Tensor, pseudo: SpikeSlabPosterior) -> Tensor:
-        """J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean rate of the chosen pseudo-inputs, nats, ``(batch,)``."""
+    def _sparsity(self, log_choice: Tensor, chosen: SpikeSlabPosterior) -> Tensor:
+        """w · J · KL(Bernoulli(γ̄) ‖ Bernoulli(α)), γ̄ the mean rate of what is chosen, in nats; a value for each row of
+        ``log_choice``, ``(rows, chosen)``."""
         log_on, log_off = ((log_choice + F.logsigmoid(logit).logsumexp(1)).logsumexp(1)
-                           for logit in (pseudo.spike_logit, -pseudo.spike_logit))
-        return self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
+                           for logit in (chosen.spike_logit, -chosen.spike_logit))
+        return self.sparsity_weight * self.latent_dim * bernoulli_kl(log_on - log_off, self._fixed_prior().logits)
 
 
 class VSCWarmup(VSC):
