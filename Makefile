@@ -11,13 +11,13 @@ TORCH := from importlib.metadata import version as v; print("torch==" + v("torch
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SCHEDULER SPARSE_VAE_MIRROR
 
-.PHONY: all help setup pip download train collect graphics check site preview update_web lab test lint bench clean distclean
+.PHONY: all help setup pip download train collect graphics check site preview update_web lab test test-slow lint bench clean distclean
 
 all: setup ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
 	sparse-vae all --suite $(SUITE)
 
 help: ## list the targets
-	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /\1|/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## install the package and its tools into .venv; a torch that is there stays (TORCH_INDEX=address to take it from)
 
@@ -69,6 +69,9 @@ lab: setup ## open JupyterLab on the notebooks
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-slow: setup ## run the tests that take long, which `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m slow
 
 lint: setup ## check the code's style
 	$(BIN)/ruff check .

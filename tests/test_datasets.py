@@ -283,6 +283,8 @@ def cell(row: int, column: int, text: str):
     (lambda rows: [], "at least one of returns"),
     (lambda rows: rows[:20], "19 days; at least 30"),
     (lambda rows: [rows[0], *([*row[:2], "0.1"] for row in rows[1:])], "'oil' do not vary in the 32 training days"),
+    (cell(40, 2, "1e300"), "'oil' cannot be divided by their standard deviation in the 32 training days"),
+    (cell(4, 2, "1e308"), "'oil' cannot be divided"),
 ])
 def test_a_csv_file_that_cannot_be_used_names_the_place(tmp_path, change, message):
     path = write_csv(tmp_path / "mine.csv", change)

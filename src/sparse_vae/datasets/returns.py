@@ -189,10 +189,16 @@ def _dataset(returns: np.ndarray, test_share: float, assets: list[str], y: np.nd
     still = np.ptp(training, axis=0) == 0
     if still.any():
         raise DataError(f"the returns of {assets[still.argmax()]!r} do not vary in the {n_train} training days")
-    mean, deviation = training.mean(axis=0), training.std(axis=0)
+    with np.errstate(all="ignore"):
+        mean, deviation = training.mean(axis=0), training.std(axis=0)
+        returns = ((returns - mean) / deviation).astype(np.float32)
+    finite = np.isfinite(returns).all(axis=0) & np.isfinite(deviation)
+    if not finite.all():
+        raise DataError(f"the returns of {assets[finite.argmin()]!r} cannot be divided by their standard deviation in "
+                        f"the {n_train} training days: one of the numbers is too large, or all are too small")
 
     def split(days: slice) -> Split:
-        return Split(x=torch.tensor((returns[days] - mean) / deviation, dtype=torch.float32),
+        return Split(x=torch.from_numpy(returns[days]),
                      y=None if y is None else torch.tensor(y[days]),
                      factors=None if factors is None else torch.tensor(factors[days], dtype=torch.float32))
 
