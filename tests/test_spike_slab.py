@@ -13,6 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from sparse_vae.checks import SettingError
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, disarm, sample_spikes
 from sparse_vae.distributions.spike_slab import Moments, PairwiseKL, cross_log_density
+from sparse_vae.evaluation import spike_gradient_errors
+from sparse_vae.models import make_model
 
 SAMPLES = 200_000
 
@@ -236,3 +238,20 @@ def test_it_behaves_as_a_torch_distribution(p):
         SpikeSlab(tensor(0), tensor(0), tensor(0))
     with pytest.raises(ValueError, match="logits"):
         SpikeSlab(tensor(math.nan), tensor(0), tensor(1))
+
+
+def test_errors_of_spike_gradients_of_a_model_are_those_of_enumeration():
+    """A linear decoder with a Gaussian likelihood is quadratic in every spike: ReinMax has no bias."""
+    torch.manual_seed(0)
+    model = make_model("vsc", (6,), latent_dim=3, prior="fixed", decoder="linear", likelihood="gaussian")
+    with torch.no_grad():
+        model.encoder[-1].weight[6:] *= 5  # rates that differ
+        model.encoder[-1].bias[:3] = 2
+    x = torch.randn(4, 6, generator=seeded())
+    errors = spike_gradient_errors(model, x, ["reinmax", "disarm", "straight-through"], 4000, generator=seeded(1))
+    assert errors["reinmax"].bias < 0.05
+    assert errors["disarm"].bias < 0.05
+    assert errors["straight-through"].bias > 0.1
+    assert errors["reinmax"].deviation < errors["disarm"].deviation
+    with pytest.raises(SettingError, match="n_samples"):
+        spike_gradient_errors(model, x, [], 1)

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "samples": ["Components", "SampleQuality", "sample_quality"],
     "selectivity": ["Selectivity", "class_selectivity"],
     "sparsity": ["active_units", "dead_fraction", "hoyer", "l0", "treves_rolls"],
+    "spike_gradients": ["GradientError", "spike_gradient_errors"],
     "summary": ["USED_RATE", "batched", "code_usage"],
     "tradeoff": ["knee"],
 })
