@@ -3,7 +3,8 @@
 1. Images per second of the convolutional VAE on MNIST, against the plain loop over
    ``DataLoader(datasets.MNIST(transform=ToTensor()), shuffle=True)`` with the same network, in torch's own layers, and
    the same threads and batch size.
-2. The loop's own cost over bare forward + backward + step on one batch that stays in memory.
+2. The same for two single-threaded processes side by side, which is how suites are trained, images/s of both together.
+3. The loop's own cost over bare forward + backward + step on one batch that stays in memory.
 
 Quote the medians; the spread says how quiet the machine was. Needs MNIST: ``make download``.
 """
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import multiprocessing
 import resource
 import shutil
 import statistics
 import tempfile
 import time
+from multiprocessing.pool import Pool
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -62,6 +66,22 @@ def loop_rate(x: torch.Tensor) -> float:
     return len(x) / history[0]["seconds"]
 
 
+def _start_worker(barrier: Barrier) -> None:
+    global at_once
+    torch.set_num_threads(1)
+    at_once = barrier
+
+
+def _rate_at_once(x: torch.Tensor) -> float:
+    at_once.wait()  # so that each of the two has one
+    return loop_rate(x)
+
+
+def pair_rate(x: torch.Tensor, pair: Pool) -> float:
+    """Images per second of two processes together, each of which trains on ``x`` on one thread."""
+    return sum(pair.map(_rate_at_once, [x, x], chunksize=1))
+
+
 def bare_rate(x: torch.Tensor) -> float:
     """Images per second of forward + backward + step on one batch, in the layout and precision that the loop uses."""
     model, batch = make_vae(channels_last=True), x[:BATCH].clone()
@@ -86,8 +106,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
     arguments = parser.parse_args()
     x = load_dataset("mnist", root=arguments.root).train.x[:arguments.images]
-    rates = {"plain DataLoader loop": [], "training loop": [], "bare steps": []}
-    with tempfile.TemporaryDirectory() as scratch:
+    rates = {"plain DataLoader loop": [], "training loop": [], "two processes": [], "bare steps": []}
+    context = multiprocessing.get_context("spawn")
+    with (tempfile.TemporaryDirectory() as scratch,
+          context.Pool(2, initializer=_start_worker, initargs=(context.Barrier(2),)) as pair):
         raw = Path(scratch, "MNIST", "raw")
         raw.mkdir(parents=True)
         for archive in Path(arguments.root, "MNIST", "raw").glob("*.gz"):
@@ -95,10 +117,12 @@ def main() -> None:
                 shutil.copyfileobj(source, target)
         # The first round warms up and is not counted.
         for number in tqdm(range(arguments.rounds + 1), unit="round"):
-            measured = loader_rate(Path(scratch), len(x)), loop_rate(x), bare_rate(x)
+            measured = loader_rate(Path(scratch), len(x)), loop_rate(x), pair_rate(x, pair), bare_rate(x)
             if number:
                 for rate, found in zip(measured, rates.values(), strict=True):
                     found.append(rate)
+        pair.close()
+        pair.join()
 
     print(f"\nconvolutional VAE on MNIST, {torch.get_num_threads()} threads, batches of {BATCH}, "
           f"{resolve_precision('auto', torch.device('cpu'))}, torch {torch.__version__}")
@@ -110,6 +134,7 @@ def main() -> None:
         return f"{statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
 
     print(f"  training loop / plain DataLoader loop: {ratio('training loop', 'plain DataLoader loop')}")
+    print(f"  two single-threaded processes / plain DataLoader loop: {ratio('two processes', 'plain DataLoader loop')}")
     print(f"  bare steps / training loop (1.00 is no overhead): {ratio('bare steps', 'training loop')}")
     print(f"  peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
