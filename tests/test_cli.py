@@ -186,7 +186,7 @@ def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch)
     (["dataset=returns", "csv=a.csv", "dataset.csv=b.csv"], "csv is given twice: as csv and as dataset.csv"),
     (["latent_dmi=3"], "unknown setting for vae on digits 'latent_dmi'; did you mean 'latent_dim'"),
     (["beta=3"], "unknown setting for vae on digits 'beta'"),
-    (["model=vea"], "unknown model 'vea'; did you mean 'vae'"),
+    (["model=hybird"], "unknown model 'hybird'; did you mean 'hybrid'"),
     (["dataset=minst"], "unknown data set 'minst'; did you mean 'mnist'"),
     (["latent_dim=0"], "latent_dim must be an integer of at least 1; got 0"),
     (["latent_dim=2.5"], "latent_dim must be an integer of at least 1; got 2.5"),

@@ -31,7 +31,7 @@ from sparse_vae.datasets import (
 )
 from sparse_vae.datasets.download import MIRROR_VARIABLE, RemoteFile, fetch, md5_problem
 from sparse_vae.datasets.returns import OTHER_LOADINGS, REGIMES, read_returns, simulate_returns
-from sparse_vae.datasets.sinusoids import sinusoid_atoms
+from sparse_vae.datasets.sinusoids import AMPLITUDES, SCALE, sinusoid_atoms
 from sparse_vae.datasets.smiley import GROUP_OF_SOURCE, GROUPS, SOURCES, render_faces
 
 DOWNLOADED = ["mnist", "fashion-mnist", "uci-har"]
@@ -204,6 +204,16 @@ def test_sinusoids_hold_as_many_frequencies_as_asked():
     assert ((amplitude > 0).sum(1) == 4).all()
     assert amplitude[amplitude > 0].min() >= 0.3 / 4 - 1e-6
     assert amplitude.max() <= 1.3 / 4 + 1e-6
+
+
+def test_sinusoids_with_gamma_amplitudes_are_single_atoms_of_gamma_size():
+    factors = load_dataset("sinusoids", n_train=20_000, n_test=1, amplitude_shape=0.3).train.factors
+    sines, cosines = factors.chunk(2, dim=1)
+    assert not (sines * cosines).any()  # a multiple of π/2 leaves one of the two
+    sizes = factors.abs().flatten().topk(3 * len(factors)).values / SCALE
+    mean = sum(AMPLITUDES) / 2
+    assert sizes.mean().item() == pytest.approx(mean, rel=0.03)
+    assert sizes.square().mean().item() == pytest.approx(mean**2 * (1 + 1 / 0.3), rel=0.06)
 
 
 def test_sinusoids_noise_has_the_asked_size():

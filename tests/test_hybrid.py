@@ -62,6 +62,16 @@ def test_the_bound_by_hand():
     assert torch.allclose(loose.negative_elbo(x, generator=seeded()), model.negative_elbo(x, generator=seeded()))
 
 
+def test_training_weights_each_kl_and_the_bound_does_not():
+    x, plain = observations(), make()
+    of_magnitudes, of_signs = (kl.sum(1).mean() for kl in plain.kls(plain.encode(x)))
+    weighted = make(beta_gamma=0.5, beta_delta=3.0)
+    loss = weighted.loss(x, generator=seeded())
+    assert loss.kl.item() == pytest.approx((0.5 * of_magnitudes + 3 * of_signs).item(), rel=1e-6)
+    assert loss.total == loss.reconstruction + loss.kl
+    assert torch.equal(weighted.negative_elbo(x, generator=seeded()), plain.negative_elbo(x, generator=seeded()))
+
+
 @pytest.mark.parametrize("k", [0.01, 0.1, 0.5])
 def test_importance_weights_average_to_the_bound_for_small_magnitudes(k, monkeypatch):
     """Where most magnitudes are too small for float32, they have densities nevertheless."""
@@ -182,6 +192,7 @@ def test_settings_that_do_not_fit_the_data_are_refused_before_training(settings,
     ({"prior_presence": 1.5}, "prior_presence must be a finite number above 0 and below 1; got 1.5"),
     ({"min_concentration": 0}, "min_concentration must be a finite number above 0; got 0"),
     ({"max_concentration": 0.001}, "max_concentration must be a finite number above 0.01; got 0.001"),
+    ({"beta_gamma": -1}, "beta_gamma must be a finite number at least 0; got -1"),
     ({"bound": "tight"}, "bound must be one of exact, loose; got 'tight'"),
     ({"reconstruction": "exact"}, "reconstruction 'exact' needs decoder 'linear'; got decoder 'network'"),
     ({"straight_through": "yes"}, "straight_through must be true or false; got 'yes'"),

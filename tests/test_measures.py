@@ -112,7 +112,7 @@ data_detection data_distance matched_by_dimension sources_found awake_f1_at_rate
 selectivity selectivity_shuffled selective_fraction classes_covered entries_needed
 mse_of_largest dimensions_needed matched_correlation mig sap dci_d dci_c dci_i awake_f1 awake_ap loadings_cosine
 assets_ap signal_error frequency_precision frequency_recall frequency_f1 amplitude_error omp_signal_error
-omp_frequency_f1"""
+omp_frequency_f1 refit_mse pursuit_mse"""
 PROBES = ("logistic", "tuned", "cosine", "euclidean", "weighted")
 CURVE_NAMES = """
 population_histogram lifetime_histogram size_histogram kl_by_rank importance_weighted_bounds selectivity_by_rank
@@ -400,6 +400,20 @@ def test_the_largest_entries_by_hand():
     assert curve(found, "error_by_largest") == pytest.approx({1: (1 + 4) / 9, 2: 0, 3: 0})
     assert found.values["entries_needed"] == 2
     assert found.values["mse_of_largest"] == pytest.approx(5 / 9)
+
+
+def test_codes_refitted_and_pursued_by_hand():
+    """The code halves its two entries, one of them on an atom that a pursuit would not choose."""
+    atoms = 2 * torch.eye(3)
+    model = Given(atoms, lambda x: torch.stack([x[:, 0] / 4, torch.zeros(len(x)), x[:, 2] / 4], dim=1))
+    model.decoder_kind = "linear"
+    x = torch.tensor([[4.0, 3.0, 1.0], [4.0, 3.0, 1.0]])
+    found = measure(model, made_of(x), only=["mean_squared_error", "refit_mse", "pursuit_mse"]).values
+    assert found["mean_squared_error"] == pytest.approx((4 + 9 + 0.25) / 3)
+    assert found["refit_mse"] == pytest.approx(9 / 3)
+    assert found["pursuit_mse"] == pytest.approx(1 / 3)
+    model.decoder_kind = "network"
+    assert "refit_mse" not in measure(model, made_of(x), only=["refit_mse"]).values
 
 
 def test_the_largest_entry_is_the_one_that_changes_most():
@@ -855,7 +869,7 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
     assert len(table) == 3
     absent = {f"{probe}_5000" for probe in PROBES} | {
         name for group in framework.GROUPS for name in (each.name for each in group.declared)
-        if {"sources", "returns", "sinusoids", "classifier"} & set(group.needs)}
+        if {"sources", "returns", "sinusoids", "classifier", "atoms"} & set(group.needs)}
     assert set(table) == {each.title for name, each in MEASURES.items() if name not in absent}
     dashes = table == "—"
     of_a_prior = {"weighted KL (nats)", "−ELBO (nats)", "KL (nats)", "bound (nats)", "gap (nats)",

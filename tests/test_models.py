@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from sparse_vae.checks import SettingError
 from sparse_vae.distributions import bernoulli_nll, gaussian_nll
 from sparse_vae.models import MODELS, GenerativeModel, make_model, model_settings
-from sparse_vae.models.base import LIKELIHOODS, SMALLEST_LOG_SCALE
+from sparse_vae.models.base import FIRST_NOISE, LIKELIHOODS, SMALLEST_LOG_SCALE
 from sparse_vae.models.vae import ACTIVE_KL
 from sparse_vae.nets import count_parameters
 from sparse_vae.settings import defaults
@@ -237,6 +237,16 @@ def test_what_is_active():
     assert autoencoder.active(x).tolist() == [[False, True, True, False, True]] * BATCH
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "vae", "vaease", "vsc"])
+def test_a_gaussian_network_starts_at_the_mean_with_little_noise(name):
+    model, x = make(name, (12,), likelihood="gaussian"), observations((12,), "gaussian", n=60)
+    model.prepare(x, generator=seeded())
+    outputs, mean = model.decode(torch.zeros(1, LATENTS)), x.mean(0)
+    assert (outputs - mean).abs().mean() < 0.2 * (x - mean).abs().mean()
+    deviation = (x - mean).square().mean().sqrt().item()
+    assert model.log_scale.exp().item() == pytest.approx(FIRST_NOISE * deviation, rel=1e-5)
+
+
 def test_the_learned_scale_has_a_floor():
     model, x = make("autoencoder", (12,), likelihood="gaussian"), torch.zeros(1, 12)
     for parameter in model.parameters():
@@ -269,8 +279,8 @@ def test_model_settings_lists_own_settings_and_shared_ones():
 
 
 def test_unknown_names_name_the_nearest():
-    with pytest.raises(SettingError, match="unknown model 'vea'; did you mean 'vae'"):
-        make_model("vea", (12,))
+    with pytest.raises(SettingError, match="unknown model 'hybird'; did you mean 'hybrid'"):
+        make_model("hybird", (12,))
     with pytest.raises(SettingError, match="unknown setting of VAE 'latent_dmi'; did you mean 'latent_dim'"):
         make_model("vae", (12,), latent_dmi=3)
     with pytest.raises(SettingError, match="unknown setting of VAE 'beta'"):

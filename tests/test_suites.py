@@ -137,7 +137,7 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     (f"{TWO}, 3: 4}}]", "run 2: must be a mapping of settings"),
     (f"{TWO}, beta: 4}}]", "run 2: unknown setting for vae on digits 'beta'"),
     ("runs: [{dataset: digits}]", "run 1: has no model"), ("runs: [{model: vae}]", "run 1: has no dataset"),
-    ("runs: [{model: vea, dataset: digits}]", "run 1: unknown model 'vea'; did you mean 'vae'"),
+    ("runs: [{model: hybird, dataset: digits}]", "run 1: unknown model 'hybird'; did you mean 'hybrid'"),
     ("runs: [{model: {a: b}, dataset: digits}]", "run 1: model must be a name; got {'a': 'b'}"),
     ("runs: [{model: vae, dataset: 3}]", "run 1: dataset must be a name; got 3"),
     ("runs: [{model: vae, dataset: digts}]", "run 1: unknown data set 'digts'; did you mean 'digits'"),

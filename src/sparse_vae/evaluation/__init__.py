@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "likelihood": ["importance_weighted_bounds", "importance_weighted_nll"],
     "probes": ["knn_probe", "labelled_subset", "logistic_probe"],
     "reconstruction": ["mean_squared_error", "psnr", "ssim"],
+    "refitting": ["pursued", "refitted"],
     "samples": ["Components", "SampleQuality", "sample_quality"],
     "selectivity": ["Selectivity", "class_selectivity"],
     "sparsity": ["active_units", "dead_fraction", "hoyer", "l0", "treves_rolls"],

@@ -12,6 +12,7 @@ from sparse_vae.models.classical import CLASSICAL
 from sparse_vae.models.hybrid import HybridSparseVAE
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import VAE, BetaVAE
+from sparse_vae.models.vaease import VAEase
 from sparse_vae.models.vsc import VSC, VSCWarmup
 from sparse_vae.settings import Setting, setting_lines, values_text
 
@@ -24,6 +25,7 @@ MODELS: dict[str, type[LatentVariableModel]] = {
     "jumprelu": JumpReLU,
     "vae": VAE,
     "beta-vae": BetaVAE,
+    "vaease": VAEase,
     "vsc": VSC,
     "vsc-warmup": VSCWarmup,
     "hybrid": HybridSparseVAE,

@@ -112,9 +112,10 @@ class LatentVariableModel(nn.Module):
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """Take from the training observations ``x`` what the first step needs; called once, before training.
 
-        A linear decoder starts at the mean of the data, see :meth:`start_decoder_at_mean`.
+        A linear decoder starts at the mean of the data, and so does any with the Gaussian likelihood, with little
+        noise, see :meth:`start_decoder_at_mean`.
         """
-        if self.decoder_kind == "linear":
+        if self.decoder_kind == "linear" or self.likelihood == "gaussian":
             self.start_decoder_at_mean(x)
 
     @torch.no_grad()

@@ -7,9 +7,10 @@ A magnitude matters only where its sign is not 0; elsewhere its posterior may as
 
     −ELBO(x) = E_q[−ln p(x|z)] + Σⱼ KL(q(δⱼ|x) ‖ p(δⱼ)) + Σⱼ P(δⱼ ≠ 0) KL(q(γⱼ|x) ‖ p(γⱼ)).
 
-Charging the magnitude's KL whether or not it is used is a looser bound (``bound="loose"``); every reported −ELBO is the
-one above. Gradients reach k and θ by implicit reparameterization (:mod:`sparse_vae.distributions.gamma`), the logits by
-Gumbel-softmax, straight-through by default: spikes in training are true zeros.
+Charging the magnitude's KL whether or not it is used is a looser bound (``bound="loose"``), and training may weight the
+two KLs (``beta_gamma``, ``beta_delta``); every reported −ELBO is the one above. Gradients reach k and θ by implicit
+reparameterization (:mod:`sparse_vae.distributions.gamma`), the logits by Gumbel-softmax, straight-through by default:
+spikes in training are true zeros.
 
 The decoder is linear, x̂ = A (γ ⊙ δ) + b, or a network whose first layer is A. For the linear decoder with a Gaussian
 likelihood the expected squared error is in closed form, because the columns have norm 1 (``reconstruction="exact"``):
@@ -95,6 +96,8 @@ class HybridSparseVAE(GenerativeModel):
         "prior_presence": Number(0.1, "π₀, prior probability that a sign is not 0", above=0, below=1),
         "min_concentration": Number(0.01, "smallest k of the posterior", above=0),
         "max_concentration": Number(None, "largest k, above the smallest; none is no bound", above=0),
+        "beta_gamma": Number(1.0, "weight of the magnitudes' KL in training", minimum=0, symbol="β_γ"),
+        "beta_delta": Number(1.0, "weight of the signs' KL in training", minimum=0, symbol="β_δ"),
         "bound": Choice("exact", "what training charges for magnitudes", choices=BOUNDS),
         "reconstruction": Choice("sampled", "how training estimates it; exact needs a linear decoder and the Gaussian "
                                  "likelihood", choices=RECONSTRUCTIONS),
@@ -119,13 +122,10 @@ class HybridSparseVAE(GenerativeModel):
                 raise SettingError(f"{name} {value!r} needs decoder 'linear'; got decoder {settings.decoder!r}")
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
-        """As every model's; with the Gaussian likelihood a network, too, starts at the mean of the data and with little
-        noise, and a linear decoder starts with the atoms that ``dictionary`` names."""
+        """As every model's; a linear decoder starts with the atoms that ``dictionary`` names."""
         if self.reconstruction == "exact" and self.likelihood != "gaussian":
             raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
         super().prepare(x, generator=generator)
-        if self.likelihood == "gaussian":
-            self.start_decoder_at_mean(x)
         flat = x.flatten(1)
         largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]
         if self.latent_dim > largest:
@@ -185,7 +185,9 @@ class HybridSparseVAE(GenerativeModel):
             magnitudes = self._draw(self.magnitudes(posterior.concentration, posterior.scale), generator)
             reconstruction = self.reconstruction_nll(x, magnitudes * signs)
         reconstruction = reconstruction.mean()
-        kl = ramp(step, self.kl_ramp_steps) * sum(self.kls(posterior, self.bound)).sum(1).mean()
+        of_magnitudes, of_signs = self.kls(posterior, self.bound)
+        kl = (self.beta_gamma * of_magnitudes + self.beta_delta * of_signs).sum(1).mean()
+        kl = ramp(step, self.kl_ramp_steps) * kl
         return HybridLoss(reconstruction + kl, reconstruction, kl)
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -197,6 +197,7 @@ NEEDS: dict[str, Callable[[LatentVariableModel, Dataset], bool]] = {
     "sources": lambda model, data: len(data.factor_names) > 0,
     "prior": lambda model, data: isinstance(model, GenerativeModel),
     "images": lambda model, data: data.is_image,
+    "atoms": lambda model, data: (getattr(model, "decoder_kind", ""), model.likelihood) == ("linear", "gaussian"),
     "classifier": lambda model, data: (getattr(model, "prior", ""), getattr(model, "choice", "")) == (
         "pseudo-inputs", "classifier"),
     "returns": lambda model, data: data.name == "returns" and data.loadings is not None,

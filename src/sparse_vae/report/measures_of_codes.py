@@ -20,6 +20,8 @@ from sparse_vae.evaluation import (
     l0,
     mean_squared_error,
     psnr,
+    pursued,
+    refitted,
     set_distances,
     smoothness,
     spread,
@@ -40,6 +42,8 @@ COMPARED = 2000
 """So many observations have their sets of active dimensions compared, each with each."""
 ENTRIES_TRIED, ENTRY_OBSERVATIONS = 2048, 1000
 """So many active entries, of the codes of so many observations, are set to 0, one at a time."""
+REFITTED = 1000
+"""So many observations have their codes fitted anew."""
 TRAINING_OBSERVATIONS = 10_000
 TOLERANCE = 0.1
 """A part of a code is as good as the whole while its error is at most this share above that of the whole."""
@@ -236,6 +240,22 @@ def _denoising(subject: Subject) -> Values:
             found |= {key: (NOISE_LEVELS, [clean[name], *own]), f"noisy_{key}": (NOISE_LEVELS[1:], others),
                       f"{name}_gain_{kind.replace('-', '_')}": np.mean(gains) if gains else None}
     return found
+
+
+@measures(
+    Measure("refit_mse", "MSE, refitted", 4, "per feature, with the values of the same active dimensions fitted by "
+            "least squares", "lower"),
+    Measure("pursuit_mse", "MSE, pursued", 4, "per feature, with as many of the model's own atoms for each "
+            "observation, chosen and fitted by orthogonal matching pursuit", "lower"),
+    needs=["atoms"],
+)
+def _refits(subject: Subject) -> Values:
+    x, active = subject.x[:REFITTED], subject.active[:REFITTED]
+    with torch.no_grad():
+        zero, *units = subject.model.decode(torch.cat([torch.zeros(1, active.shape[1]), torch.eye(active.shape[1])]))
+        atoms, centred = (torch.stack(units) - zero).flatten(1), (x - zero).flatten(1)
+        codes = {"refit_mse": refitted(centred, atoms, active), "pursuit_mse": pursued(centred, atoms, active.sum(1))}
+    return {name: (centred - code @ atoms).square().mean().item() for name, code in codes.items()}
 
 
 @measures(
