@@ -5,7 +5,7 @@ bound is measured on the test data after every epoch, and the measuring is not c
 it counts its full time. The two take turns, and the ratio is that of their sums over the seeds.
 
 By default each model is trained once, on a tenth of MNIST, and the bound is what the former recipe ends with: this
-checks the code more than it measures. With ``--full`` all of MNIST is used, with three seeds and the bounds below, which
+checks the code more than it measures. With ``--full`` all of MNIST is used, with three seeds and the bounds below: it
 takes hours. Needs MNIST: ``make download``.
 """
 
