@@ -150,6 +150,8 @@ def _perceptron(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int,
 
 
 BACKBONES = ("auto", "conv", "mlp")
+SMALLEST_SIDE = 16
+"""Of images that are convolved: three halvings leave nothing of a smaller one to share weights over."""
 
 
 def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, latent_dim: int,
@@ -157,7 +159,8 @@ def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, laten
     """An encoder and a decoder for observations of ``input_shape``.
 
     Args:
-        kind: ``"conv"`` (images only), ``"mlp"``, or ``"auto"``: conv for images, MLP for everything else.
+        kind: ``"conv"`` (images only), ``"mlp"``, or ``"auto"``: conv for images with sides of ``SMALLEST_SIDE`` at
+            least, MLP for everything else.
         input_shape: shape of one observation; ``(channels, height, width)`` is an image.
         n_outputs: outputs of the encoder (the number of posterior parameters).
         latent_dim: inputs of the decoder.
@@ -174,7 +177,7 @@ def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, laten
     is_image = len(input_shape) == 3
     if kind == "conv" and not is_image:
         raise SettingError(f"backbone 'conv' needs images (channels, height, width); observations are {input_shape}")
-    if kind == "conv" or (kind == "auto" and is_image):
+    if kind == "conv" or (kind == "auto" and is_image and min(input_shape[1:]) >= SMALLEST_SIDE):
         return _convolutional(input_shape, n_outputs, latent_dim)
     return _perceptron(input_shape, n_outputs, latent_dim, hidden_dim)
 

@@ -31,13 +31,13 @@ class _Entry(NamedTuple):
 
 
 _REGISTRY = {
-    "digits": _Entry(digits.load_digits),
+    "digits": _Entry(digits.load_digits, suited={"epochs": 60, "batch_size": 32}),
     "mnist": _Entry(mnist.load_mnist, partial(mnist.archives_of, "mnist")),
     "fashion-mnist": _Entry(mnist.load_fashion_mnist, partial(mnist.archives_of, "fashion-mnist")),
     "smiley": _Entry(smiley.load_smiley),
-    "sinusoids": _Entry(sinusoids.load_sinusoids),
-    "uci-har": _Entry(uci_har.load_uci_har, uci_har.uci_har_files),
-    "returns": _Entry(returns.load_returns),
+    "sinusoids": _Entry(sinusoids.load_sinusoids, suited={"epochs": 60, "batch_size": 32}),
+    "uci-har": _Entry(uci_har.load_uci_har, uci_har.uci_har_files, suited={"epochs": 40, "batch_size": 32}),
+    "returns": _Entry(returns.load_returns, suited={"epochs": 60, "batch_size": 32}),
 }
 
 
