@@ -103,8 +103,8 @@ def test_topk_keeps_the_k_largest():
     assert ((code == 0) | (code == activations)).all()
 
 
-def test_a_tenth_of_the_units_is_kept_by_default():
-    assert [make("topk", latent_dim=J).k for J in (1, 9, 10, 256)] == [1, 1, 1, 25]
+def test_a_tenth_of_the_units_or_four_are_kept_by_default():
+    assert [make("topk", latent_dim=J).k for J in (1, 9, 50, 256)] == [1, 4, 5, 25]
 
 
 def test_the_auxiliary_term_by_hand():
