@@ -180,7 +180,8 @@ class TopK(SparseAutoencoder):
 
     settings: ClassVar = {
         "k": Integer(None, "units to keep, at most latent_dim; none is a tenth of latent_dim, or 4 if more",
-                     symbol="k", otherwise=lambda settings: min(settings.latent_dim, max(4, settings.latent_dim // 10))),
+                     symbol="k",
+                     otherwise=lambda settings: min(settings.latent_dim, max(4, settings.latent_dim // 10))),
         "auxiliary_weight": Number(1 / 32, "weight of the term for dead units", minimum=0),
         "dead_after": Integer(10_000, "training observations without activity after which a unit is dead"),
         "auxiliary_k": Integer(None, "dead units that may explain what the others leave; none is half of latent_dim",
