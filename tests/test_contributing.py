@@ -148,6 +148,7 @@ def test_a_change_that_does_not_fit_is_an_error():
 # --- what it says, done
 
 
+@pytest.mark.slow
 def test_add_a_model(copy):
     printed = follow(copy, "Add a model")
     assert "denoising" in printed
@@ -157,6 +158,7 @@ def test_add_a_model(copy):
     assert int(re.search(r"(\d+) passed", printed)[1]) >= 10  # one for each shape of data and likelihood, and others
 
 
+@pytest.mark.slow
 def test_add_a_data_set(copy):
     printed = follow(copy, "Add a data set")
     assert "Thirty measurements of the cell nuclei" in printed
@@ -164,6 +166,7 @@ def test_add_a_data_set(copy):
     assert "1 passed" in printed
 
 
+@pytest.mark.slow
 def test_add_a_measure(copy):
     printed = follow(copy, "Add a measure")
     assert printed.count("1 passed") == 2
