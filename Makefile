@@ -76,10 +76,11 @@ test-slow: setup ## run the tests that take long, which `make test` leaves out
 lint: setup ## check the code's style
 	$(BIN)/ruff check .
 
-bench: setup ## measure speed: training against a plain DataLoader loop and a former recipe (needs MNIST: make download), Gamma samples against torch
+bench: setup ## measure speed: training against a plain DataLoader loop and a former recipe (needs MNIST: make download), Gamma samples against torch, pursuits against a plain loop
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/cpu_to_bound.py
 	$(BIN)/python benchmarks/gamma_sampler.py
+	$(BIN)/python benchmarks/matching_pursuit.py
 
 clean: ## remove built pages, unfinished runs, and the quick suite
 	rm -rf build _site _variables.yml report/_cells report/executed results/quick runs/quick runs/local

@@ -14,7 +14,7 @@ from sparse_vae.models import make_model
 from sparse_vae.training import TrainingSettings, train
 
 FEATURES, UNITS = 12, 10
-NAMES = ["sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk", "jumprelu"]
+NAMES = ["sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk", "matryoshka", "jumprelu", "gated"]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -199,13 +199,65 @@ def test_jumprelu_by_hand():
 
 
 @pytest.mark.parametrize("decoder", ["network", "linear"])
-@pytest.mark.parametrize("name", ["sparse-autoencoder-l1", "topk", "batchtopk", "jumprelu"])
+def test_prefixes_have_to_do_without_the_rest(decoder):
+    model, x = make("matryoshka", k=4, decoder=decoder, prefixes=3), observations()
+    with torch.no_grad():
+        model.log_scale.fill_(-0.5)
+    plain = make("batchtopk", k=4, decoder=decoder)
+    plain.load_state_dict(model.state_dict())
+    assert model.lengths == [2, 5, 10]
+    loss, expected = model.loss(x), plain.loss(x)
+    code = plain.training_code(model.activations(x))
+    by_hand = [model.nll(x, model.decode(code * (torch.arange(UNITS) < length))).mean().item() for length in (2, 5, 10)]
+    assert loss.reconstruction.item() == pytest.approx(by_hand[2]) == expected.reconstruction.item()
+    assert loss.prefixes.item() == pytest.approx(sum(by_hand[:2]), rel=1e-5)
+    assert loss.total.item() == pytest.approx(sum(by_hand), rel=1e-5)
+    # The scale is the whole code's.
+    slopes = [grad(term, model.log_scale, retain_graph=True)[0] for term in (loss.total, loss.reconstruction)]
+    assert slopes[0] == slopes[1]
+
+
+def test_a_code_of_one_unit_has_one_prefix():
+    assert [make("matryoshka", latent_dim=J).lengths for J in (1, 2, 17)] == [[1], [1, 2], [1, 2, 4, 8, 17]]
+
+
+@pytest.mark.parametrize("decoder", ["network", "linear"])
+def test_the_gated_objective_by_hand(decoder):
+    model, x = make("gated", sparsity_weight=0.3, decoder=decoder), observations()
+    with torch.no_grad():
+        model.log_ratio.copy_(torch.linspace(-1, 1, UNITS))
+        model.magnitude_bias.copy_(torch.linspace(0.5, -0.5, UNITS))
+    last = model.encoder[-1]
+    before = model.encoder[:-1](x) @ last.weight.T
+    gates = before + last.bias
+    magnitudes = (before * torch.linspace(-1, 1, UNITS).exp() + torch.linspace(0.5, -0.5, UNITS)).relu()
+    code = (gates > 0) * magnitudes
+    assert torch.allclose(model.code(x), code, atol=1e-6)
+    assert ((code == 0) & (gates > 0)).any()
+    loss = model.loss(x)
+    assert loss.reconstruction.item() == pytest.approx(model.nll(x, model.decode(code)).mean().item(), rel=1e-5)
+    assert loss.sparsity.item() == pytest.approx(0.3 * gates.relu().sum(1).mean().item(), rel=1e-5)
+    auxiliary = model.nll(x, model.decode(gates.relu())).mean()
+    assert loss.auxiliary.item() == pytest.approx(auxiliary.item(), rel=1e-5)
+    # The auxiliary term teaches the gates, and neither the decoder, σ nor the magnitudes.
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    moved = grad(loss.auxiliary, parameters, retain_graph=True, allow_unused=True)
+    assert {name.split(".")[0] for name, slope in zip(names, moved, strict=True) if slope is not None} == {"encoder"}
+    own, expected = (grad(term, model.encoder.parameters(), retain_graph=True) for term in (loss.auxiliary, auxiliary))
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(own, expected, strict=True))
+    # The gates' own bias hears nothing from the reconstruction.
+    assert grad(loss.reconstruction, last.bias)[0].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("decoder", ["network", "linear"])
+@pytest.mark.parametrize("name", [*(name for name in NAMES if name != "sparse-autoencoder-kl"), "matching-pursuit"])
 def test_columns_keep_norm_one(name, decoder):
     x = torch.randn(300, FEATURES, generator=seeded(2))
     model = make(name, decoder=decoder)
+    layer = model.dictionary if name == "matching-pursuit" else model.decoder[0]
     train(model, Dataset("noise", Split(x[:200]), Split(x[200:]), "gaussian"),
           TrainingSettings(epochs=2, batch_size=20, learning_rate=1e-2), progress=False)
-    assert torch.allclose(model.decoder[0].weight.norm(dim=0), torch.ones(UNITS), atol=1e-5)
+    assert torch.allclose(layer.weight.norm(dim=0), torch.ones(UNITS), atol=1e-5)
 
 
 def test_dead_units_come_back():
@@ -234,6 +286,9 @@ def test_dead_units_come_back():
     ("sparse-autoencoder-kl", {"target_rate": 0}, "target_rate must be"),
     ("sparse-autoencoder-kl", {"target_rate": 1}, "target_rate must be .* below 1; got 1"),
     ("sparse-autoencoder-kl", {"mean_over": "epoch"}, "mean_over must be"),
+    ("matryoshka", {"prefixes": 5}, "prefixes must be at most 4, as often as latent_dim, 10, can be .*got 5"),
+    ("matryoshka", {"prefixes": 0}, "prefixes must be an integer of at least 1; got 0"),
+    ("gated", {"sparsity_weight": -0.1}, "sparsity_weight must be"),
     ("jumprelu", {"bandwidth": 0}, "bandwidth must be"),
     ("jumprelu", {"first_threshold": -1}, "first_threshold must be"),
 ])

@@ -10,7 +10,16 @@ from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import GenerativeModel, LatentVariableModel
 from sparse_vae.models.classical import CLASSICAL
 from sparse_vae.models.hybrid import HybridSparseVAE
-from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
+from sparse_vae.models.matching_pursuit import MatchingPursuit
+from sparse_vae.models.sparse_autoencoder import (
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    KLSparseAutoencoder,
+    L1SparseAutoencoder,
+    Matryoshka,
+    TopK,
+)
 from sparse_vae.models.vae import VAE, BetaVAE
 from sparse_vae.models.vaease import VAEase
 from sparse_vae.models.vsc import VSC, VSCWarmup
@@ -22,7 +31,10 @@ MODELS: dict[str, type[LatentVariableModel]] = {
     "sparse-autoencoder-kl": KLSparseAutoencoder,
     "topk": TopK,
     "batchtopk": BatchTopK,
+    "matryoshka": Matryoshka,
     "jumprelu": JumpReLU,
+    "gated": Gated,
+    "matching-pursuit": MatchingPursuit,
     "vae": VAE,
     "beta-vae": BetaVAE,
     "vaease": VAEase,

@@ -6,7 +6,9 @@ With a = f(x) the encoder's outputs,
     KL          h = sigmoid(a)                     L = −ln p(x|h) + β Σⱼ KL(ρ ‖ ρ̂ⱼ), ρ̂ⱼ the mean of hⱼ over the data
     TopK        the k largest of ReLU(a)           L = −ln p(x|h) − w ln p(x|e), e below    Gao et al. 2024
     BatchTopK   the k·n largest of a batch of n    as TopK                                  Bussmann et al. 2024
+    Matryoshka  as BatchTopK                       as TopK, − Σₘ ln p(x|h₁ … hₘ)            Bussmann et al. 2025
     JumpReLU    aⱼ where aⱼ > θⱼ, else 0           L = −ln p(x|h) + λ Σⱼ [aⱼ > θⱼ]          Rajamanoharan et al. 2024
+    gated       ReLU(a′ⱼ) where aⱼ > 0, else 0     L = −ln p(x|h) + λ Σⱼ ReLU(aⱼ) − ln p̄(x|ReLU(a)), a′ and p̄ below
 
 Reconstruction and penalty are reduced alike: summed over features and over units, averaged over the batch, in nats; λ
 is nats for a unit of h, or for an active unit. With the Gaussian likelihood the squared error is divided by 2σ², σ
@@ -25,6 +27,12 @@ asked for it at h = 0, they learn what is of no use at h, and stay dead.
 **Thresholds.** BatchTopK cannot rank a batch at test time: it uses the mean of the smallest kept activation over
 recent training batches as a threshold. JumpReLU learns its thresholds: the derivative of a step is replaced by a kernel
 of a given width about it, Gaussian here (the paper's is a rectangle, which is blind to what lies outside of it).
+
+**Nested codes.** Matryoshka's first m units have to do without the others, for several m: the general ones come first.
+
+**Gates** (Rajamanoharan, Conmy et al. 2024). L1 makes the units that it leaves on too small. Here it acts on what
+decides, a, alone. The magnitude a′ = eʳ ⊙ (a − b) + b′, with b the encoder's last bias, has its weights up to a scale,
+as in the paper. A step lets no gradient through, so that a learns from L1 and from p̄: the decoder, and σ, held fixed.
 """
 
 from __future__ import annotations
@@ -37,8 +45,9 @@ import torch
 from torch import Tensor, nn
 
 from sparse_vae.checks import SettingError
+from sparse_vae.distributions import gaussian_nll
 from sparse_vae.models.autoencoder import Code
-from sparse_vae.models.base import LatentVariableModel
+from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
 from sparse_vae.nets import keep_unit_columns
 from sparse_vae.settings import Choice, Integer, Number
 
@@ -65,8 +74,26 @@ class TopKLoss(NamedTuple):
     auxiliary: Tensor
 
 
+class MatryoshkaLoss(NamedTuple):
+    """Nats, summed over features, averaged over the batch; ``prefixes`` is the sum over those shorter than the code."""
+
+    total: Tensor
+    reconstruction: Tensor
+    prefixes: Tensor
+    auxiliary: Tensor
+
+
+class GatedLoss(NamedTuple):
+    """Nats, summed over features or units, averaged over the batch; ``sparsity`` is weighted as in the objective."""
+
+    total: Tensor
+    reconstruction: Tensor
+    sparsity: Tensor
+    auxiliary: Tensor
+
+
 class SparseAutoencoder(LatentVariableModel):
-    """What the five have in common: a deterministic code, and a start from which no unit is always on or always off."""
+    """What they have in common: a deterministic code, and a start from which no unit is always on or always off."""
 
     @torch.no_grad()
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -81,6 +108,12 @@ class SparseAutoencoder(LatentVariableModel):
 
     def code(self, x: Tensor) -> Tensor:
         return self.encode(x).code
+
+    def nll_at_scale(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """As :meth:`nll`, σ held fixed: for further terms, which shall not move it off the reconstruction's."""
+        if self.likelihood == "bernoulli":
+            return self.nll(x, outputs)
+        return gaussian_nll(outputs, x, self.log_scale.detach().clamp(min=SMALLEST_LOG_SCALE))
 
 
 class L1SparseAutoencoder(SparseAutoencoder):
@@ -211,6 +244,10 @@ class TopK(SparseAutoencoder):
         return _largest(activations, self.k)
 
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> TopKLoss:
+        return self.code_and_loss(x, step)[1]
+
+    def code_and_loss(self, x: Tensor, step: int | None) -> tuple[Tensor, TopKLoss]:
+        """The code that training decodes, and what comes of it."""
         outputs_of_encoder, = self.encoder_outputs(x)
         code = self.training_code(outputs_of_encoder.relu(), step)
         outputs = self.decode(code)
@@ -227,7 +264,7 @@ class TopK(SparseAutoencoder):
         if self.training:
             used = (code.detach() > 0).any(0)
             self.unused_for.add_(len(x)).masked_fill_(used, 0)
-        return TopKLoss(reconstruction + auxiliary, reconstruction, auxiliary)
+        return code, TopKLoss(reconstruction + auxiliary, reconstruction, auxiliary)
 
 
 class BatchTopK(TopK):
@@ -259,6 +296,42 @@ class BatchTopK(TopK):
         return code
 
 
+class Matryoshka(BatchTopK):
+    """BatchTopK whose code is nested: its first half has to explain the data alone, too, and so on (Bussmann et al.
+    2025).
+
+    >>> Matryoshka((64,), latent_dim=100, prefixes=4).lengths
+    [12, 25, 50, 100]
+    """
+
+    settings: ClassVar = {
+        "prefixes": Integer(None, "first parts of the code that explain the data, all of it one of them, each half as "
+                                  "long as the next; none is 5, or as many as there are",
+                            otherwise=lambda settings: min(5, settings.latent_dim.bit_length())),
+    }
+    suited: ClassVar = {"digits": {"latent_dim": 100, "dead_after": 2000}}
+
+    @classmethod
+    def check_together(cls, settings: SimpleNamespace) -> None:
+        super().check_together(settings)
+        if settings.prefixes > settings.latent_dim.bit_length():
+            raise SettingError(f"prefixes must be at most {settings.latent_dim.bit_length()}, as often as latent_dim, "
+                               f"{settings.latent_dim}, can be halved, and 1; got {settings.prefixes}")
+
+    @property
+    def lengths(self) -> list[int]:
+        """Units of each prefix."""
+        return [self.latent_dim >> halvings for halvings in reversed(range(self.prefixes))]
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> MatryoshkaLoss:
+        code, (total, reconstruction, auxiliary) = self.code_and_loss(x, step)
+        prefixes = torch.zeros_like(total)
+        for length in self.lengths[:-1]:
+            prefix = nn.functional.pad(code[:, :length], (0, self.latent_dim - length))
+            prefixes = prefixes + self.nll_at_scale(x, self.decode(prefix)).mean()
+        return MatryoshkaLoss(total + prefixes, reconstruction, prefixes, auxiliary)
+
+
 class JumpReLU(SparseAutoencoder):
     """Autoencoder whose units are on above a learned threshold, with a penalty on their number.
 
@@ -288,6 +361,48 @@ class JumpReLU(SparseAutoencoder):
         reconstruction = self.reconstruction_nll(x, activation * on).mean()
         sparsity = self.sparsity_weight * on.sum(1).mean()
         return SparseLoss(reconstruction + sparsity, reconstruction, sparsity)
+
+
+class Gated(SparseAutoencoder):
+    """Autoencoder that decides whether a unit is on and how large it is by itself, L1 on the former alone.
+
+    >>> Gated((64,), latent_dim=4).loss(torch.rand(5, 64))._fields
+    ('total', 'reconstruction', 'sparsity', 'auxiliary')
+    """
+
+    settings: ClassVar = {
+        "sparsity_weight": Number(3.0, "nats for a unit of what opens a gate", minimum=0, symbol="λ"),
+    }
+
+    def __init__(self, input_shape: tuple[int, ...], **given):
+        super().__init__(input_shape, **given)
+        self.log_ratio = nn.Parameter(torch.zeros(self.latent_dim))
+        self.magnitude_bias = nn.Parameter(self.encoder[-1].bias.detach().clone())
+        keep_unit_columns(self.decoder[0])
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """As in the others, magnitudes and gates alike."""
+        super().prepare(x, generator=generator)
+        self.magnitude_bias.copy_(self.encoder[-1].bias)
+
+    def gates_and_code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What opens the gates, a, and the code, both ``(batch, latent_dim)``."""
+        gates, = self.encoder_outputs(x)
+        magnitudes = self.log_ratio.exp() * (gates - self.encoder[-1].bias) + self.magnitude_bias
+        return gates, torch.where(gates > 0, magnitudes.relu(), 0)
+
+    def encode(self, x: Tensor) -> Code:
+        return Code(self.gates_and_code(x)[1])
+
+    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> GatedLoss:
+        gates, code = self.gates_and_code(x)
+        reconstruction = self.reconstruction_nll(x, code).mean()
+        sparsity = self.sparsity_weight * gates.relu().sum(1).mean()
+        frozen = {name: parameter.detach() for name, parameter in self.decoder.named_parameters()}
+        outputs = torch.func.functional_call(self.decoder, frozen, gates.relu()).float()
+        auxiliary = self.nll_at_scale(x, outputs).mean()
+        return GatedLoss(reconstruction + sparsity + auxiliary, reconstruction, sparsity, auxiliary)
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
