@@ -122,7 +122,7 @@ def test_a_new_model_is_one_class_and_one_line(monkeypatch):
 
 def test_settings_go_where_they_belong():
     config = configure("beta-vae", "sinusoids", beta=2, epochs=3, seed=7, noise=0.5, **{"dataset.seed": 4})
-    assert config.training == TrainingSettings(epochs=3, seed=7)
+    assert config.training == TrainingSettings(epochs=3, batch_size=32, seed=7)
     assert config.model_settings == {"beta": 2, "latent_dim": 16, "backbone": "auto", "hidden_dim": 400,
                                      "decoder": "network"}
     assert config.dataset_settings["noise"] == 0.5
@@ -153,7 +153,7 @@ def test_a_model_beyond_the_memory_is_named():
 
 def test_nothing_is_built_to_check_or_to_name_a_model(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "__init__", None)
-    assert configure("topk", "digits", latent_dim=30, decoder="linear").title == "TopK, linear decoder (k = 3)"
+    assert configure("topk", "digits", latent_dim=50, decoder="linear").title == "TopK, linear decoder (k = 5)"
     with pytest.raises(SettingError, match="k must be at most latent_dim, 30; got 31"):
         configure("topk", "digits", latent_dim=30, k=31)
     with pytest.raises(SettingError, match="n_components must be an integer of at least 1 and at most 2; got 3"):

@@ -269,6 +269,7 @@ def test_notebooks_open_in_binder_where_the_repository_is_public(tmp_path, addre
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     if address:
         subprocess.run(["git", "remote", "add", "origin", address], cwd=tmp_path, check=True)
-    notebook = script.Notebook("quick", tmp_path / "results" / "quick" / "figures" / "latent_grid-first.ipynb", [], {})
+    path = tmp_path / "results" / "quick" / "figures" / "latent_grid-first.ipynb"
+    notebook = script.Notebook("quick", path, [], {}, {})
     expected = f"https://mybinder.org/v2/{place}/HEAD?urlpath=lab/tree/notebooks/latent_grid.ipynb"
     assert re.findall(r"\[run in Binder\]\((.*?)\)", notebook.links) == ([expected] if place else [])

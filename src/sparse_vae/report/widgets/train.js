@@ -1,1 +1,1 @@
-export const train = null; 
+export const train = null;
