@@ -121,7 +121,7 @@ def test_a_choice_leaves_the_set_as_it_was(four):
      ["VAE, J = 2", "VAE, J = 8"]),
     ([{"name": "digits/vae/seed0"}, {"name": "smiley/vae/seed0"}], ["VAE, digits", "VAE, smiley"]),
     ([{"name": "digits/vsc-a/seed0", "alpha": 0.01}, {"name": "digits/vsc-b/seed0", "alpha": 0.2}],
-     ["VSC (α = 0.01)", "VSC (α = 0.5)"]),
+     ["VSC (α = 0.01)", "VSC (α = 0.2)"]),
     # Of two, both say what they are; of many, those that are like most say nothing.
     ([{"name": "digits/vae/seed0", "epochs": 20}, {"name": "digits/vae-long/seed0", "epochs": 50}],
      ["VAE, epochs 20", "VAE, epochs 50"]),
