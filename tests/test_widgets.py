@@ -8,6 +8,7 @@ import runpy
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ from safetensors.torch import load
 from torch import nn
 
 from sparse_vae.checks import SettingError
+from sparse_vae.datasets import load_dataset
 from sparse_vae.models import MODELS, make_model
-from sparse_vae.report import widgets
+from sparse_vae.report import open_runs, widgets
 from sparse_vae.report.widgets import drawing, explorer, is_known
 from sparse_vae.report.widgets.export import blob, describe, half_precision
 
@@ -351,3 +353,142 @@ def test_what_the_browser_cannot_compute_is_refused():
 def test_a_title_cannot_end_the_script():
     html = explorer({"</script><b>": make_model("vae", (6,), latent_dim=2)}, torch.rand(3, 6), names=[""])
     assert html.count("</script>") == 2
+
+
+# --- units
+
+
+@pytest.fixture(scope="module")
+def trained_units():
+    """Units of two models that are trained here."""
+    kind = {"dataset": "digits", "latent_dim": 8, "epochs": 2, "batch_size": 32, "backbone": "mlp", "hidden_dim": 16}
+    runs = open_runs(train=[{**kind, "model": "topk"}, {**kind, "model": "vae"}])
+    return runs, widgets.units(runs)
+
+
+def test_a_reader_sorts_and_opens_units_and_switches_one_on(page, trained_units):
+    runs, html = trained_units
+    show(page, html)
+    table = runs.units(next(iter(runs)))
+    order = lambda: page.locator(".widget-units button").all_inner_texts()  # noqa: E731
+    names = lambda frame: [f"z{unit}" for unit in frame["unit"]]  # noqa: E731
+    assert order() == names(table.sort_values("rate", ascending=False, kind="stable"))
+    page.get_by_label("sorted by:").select_option(label="selectivity")
+    assert order() == names(table.sort_values("selectivity", ascending=False, kind="stable"))
+    page.get_by_label("most for:").select_option(label="3")
+    assert sorted(order()) == sorted(names(table[table["preferred"] == 3]))
+    page.get_by_label("most for:").select_option(label="any class")
+    row = table.sort_values("rate").iloc[-1]
+    page.locator(f".widget-units [data-unit='{row['unit']}']").click()
+    panel = page.locator(".widget-unit")
+    assert panel.locator("h4").inner_text().startswith(f"Unit {row['unit']} of 8")
+    shown = [f"test observation {index}" for index in row["strongest"].split()[:6]]
+    pictures = panel.locator(".widget-strip").first.locator("canvas")
+    assert [picture.get_attribute("aria-label") for picture in pictures.all()] == shown
+    panel.get_by_role("slider").wait_for()
+    seen = [pixels(page, ".widget-unit figure:nth-child(2) canvas")]
+    without = pixels(page, ".widget-unit figure:nth-child(1) canvas")
+    assert seen[0] != without
+    panel.get_by_role("slider").fill("0")
+    assert pixels(page, ".widget-unit figure:nth-child(2) canvas") == without
+    pad = panel.locator(".widget-pad")
+    box = pad.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 150, steps=3)
+    page.mouse.up()
+    page.wait_for_timeout(100)
+    assert pixels(page, ".widget-unit figure:nth-child(1) canvas") != without
+    other = row["nearest"].split()[0]
+    panel.get_by_label(f"open unit {other},").click()
+    assert panel.locator("h4").inner_text().startswith(f"Unit {other} of 8")
+    panel.get_by_text("Close").click()
+    assert not panel.is_visible()
+    page.get_by_label("Model:").select_option(index=1)
+    page.get_by_label("sorted by:").get_by_text("KL").wait_for(state="attached")
+
+
+def test_a_unit_has_an_address(page, trained_units, tmp_path):
+    runs, html = trained_units
+    title = list(runs)[1].label
+    html = html.replace('<div class="widget"', '<div class="widget" data-name="units-x"')
+    page.route("http://units.test/**", lambda route: route.fulfill(body=html, content_type="text/html; charset=utf-8"))
+    page.goto(f"http://units.test/#units-x?model={quote(title)}&unit=5")
+    panel = page.locator(".widget-unit")
+    panel.wait_for()
+    assert panel.locator("h4").inner_text() == f"Unit 5 of 8, {title}"
+    page.locator(".widget-units [data-unit='2']").click()
+    page.reload()
+    panel.wait_for()
+    assert panel.locator("h4").inner_text() == f"Unit 2 of 8, {title}"
+
+
+# --- training
+
+
+LEARN = """async ([rows, atoms, held]) => {{
+  {script}
+  const learner = modules.train.makeLearner(rows[0].length, 5, rows[0].map(() => 0.1), () => 0.4);
+  learner.parameters.atoms.set(atoms.flat());
+  learner.parameters.weights.set(atoms.flat());
+  const losses = held.map((each) => learner.step(rows, each));
+  return [losses, Object.fromEntries(Object.entries(learner.parameters).map(([name, values]) => [name, [...values]]))];
+}}"""
+
+
+@pytest.mark.parametrize("held", [{"penalty": 0.05}, {"k": 2}])
+def test_the_browser_trains_as_pytorch_does(held, page):
+    torch.manual_seed(0)
+    rows, atoms = torch.rand(7, 6), torch.nn.functional.normalize(torch.randn(5, 6))
+    script = "\n".join(map(widgets._enclosed, ("runtime", "page", "train")))
+    given = {"k": 5, **held}
+    losses, found = page.evaluate(LEARN.format(script=script),
+                                  [rows.tolist(), atoms.tolist(), [given] * 6])
+    parameters = {"atoms": atoms.clone(), "weights": atoms.clone(), "before": torch.zeros(5),
+                  "bias": torch.full((6,), 0.1)}
+    optimiser = torch.optim.Adam([each.requires_grad_() for each in parameters.values()], lr=0.003, betas=(0.9, 0.99))
+    for loss_here in losses:
+        code = ((rows - parameters["bias"]) @ parameters["weights"].T + parameters["before"]).relu()
+        code = code * (code >= code.topk(given["k"], dim=1).values[:, -1:])
+        error = code @ parameters["atoms"] + parameters["bias"] - rows
+        loss = (error.square().sum(1) / 2 + held.get("penalty", 0) * code.sum(1)).mean()
+        assert loss_here == pytest.approx(loss.item(), rel=1e-4)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            parameters["atoms"].copy_(torch.nn.functional.normalize(parameters["atoms"]))
+    for name, values in parameters.items():
+        torch.testing.assert_close(torch.tensor(found[name]), values.detach().flatten(), atol=2e-4, rtol=0)
+
+
+def test_a_reader_trains_and_changes_what_holds_the_code_sparse(page):
+    def told() -> tuple[float, float]:
+        text = page.locator(".train-told").inner_text()
+        numbers = re.search(r"([\d.]+)% of the .*?explained; ([\d.]+) of", text)
+        return float(numbers[1]), float(numbers[2])
+
+    def train_until(step: int) -> None:
+        page.wait_for_function(f"Number(document.querySelector('.train').dataset.step) >= {step}")
+
+    show(page, widgets.training(load_dataset("digits")))
+    untrained, atoms = told(), pixels(page, ".train-atoms")
+    page.get_by_text("Train", exact=True).click()
+    train_until(200)
+    page.get_by_text("Pause").click()
+    trained_, step = told(), page.locator(".train").get_attribute("data-step")
+    assert trained_[0] < 0.5 * untrained[0]
+    assert pixels(page, ".train-atoms") != atoms
+    page.wait_for_timeout(100)
+    assert page.locator(".train").get_attribute("data-step") == step
+    page.get_by_label("held sparse by").select_option(label="the k largest")
+    page.get_by_label("k:").fill("3")
+    page.get_by_text("Train", exact=True).click()
+    train_until(400)
+    page.get_by_text("Pause").click()
+    assert told()[1] <= 3
+    page.get_by_label("units:").select_option(label="16")
+    assert "of 16 units" in page.locator(".train-told").inner_text()
+    assert page.locator(".train").get_attribute("data-step") == "0"
+    with pytest.raises(SettingError, match="square grey pictures"):
+        widgets.training(load_dataset("sinusoids"))

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +27,13 @@ from torch import Tensor
 from sparse_vae.checks import SettingError
 from sparse_vae.evaluation import batched, unit_responses
 from sparse_vae.models.base import LatentVariableModel
-from sparse_vae.report.widgets.export import describe, is_known, rounded, sheet
+from sparse_vae.report.widgets.export import blob, describe, is_known, rounded, sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparse_vae.datasets import Dataset
+    from sparse_vae.report.run_sets import RunSet
 
 SCRIPTS = ("runtime", "page", "plane", "explorer", "draw", "units", "train", "widgets")
 """The modules, each after those that it imports."""
@@ -38,11 +45,17 @@ EMPTY_RANGE = 2.0
 """How far to either side a dimension moves whose codes are all 0."""
 PICTURED, PICTURE_SCALE = 8, 2
 """Observations in the picture that stands first, and the size of their pixels."""
+STRONGEST = 6
+"""Observations that are shown of each unit."""
+UNIT_NUMBERS = ("unit", "rate", "magnitude", "low", "high", "extent", "kl", "preferred", "selectivity")
+UNIT_LISTS = ("histogram", "nearest", "cosines", "classes")
+"""The columns of the table of units that are shown, with one number or several in a cell."""
 FRAMES = {
     "mnist": {"box": 20, "mass": True, "fill": False},
     "fashion-mnist": {"box": 28, "mass": False, "fill": True},
     "digits": {"box": 8, "mass": False, "fill": False},
 }
+NO_FRAME = {"box": None, "mass": False, "fill": False}
 """How the pictures of a data set fill their frame: the longer side of what they show, and what is in the middle."""
 INVITATIONS = {
     "mnist": "Draw a digit, or take one that the models have not seen:",
@@ -94,10 +107,72 @@ def drawing(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Sequ
     described = [{**_described(title, model, x, files), "effects": _effects(model, x)}
                  for title, model in models.items()]
     content = _bench(described, x, names, limits, labels, classes) | {
-        "frame": FRAMES.get(dataset, {"box": None, "mass": False, "fill": False}),
+        "frame": FRAMES.get(dataset, NO_FRAME),
         "invitation": INVITATIONS.get(dataset, "Draw something, or take what the models have not seen:")}
     return embed("draw", content, _pictures(models, x[:PICTURED], limits), _alternative(models),
                  "Here you can draw and see what trained models make of it")
+
+
+def units(runs: RunSet, *, files: Mapping[str, str] | None = None) -> str:
+    """HTML in which a reader opens every unit of trained models.
+
+    Args:
+        runs: with models, all on one data set.
+        files: as of :func:`explorer`, by the runs' labels.
+
+    Raises:
+        SettingError: as of :func:`explorer`.
+    """
+    described, data, shown = [], next(iter(runs)).dataset, [run for run in runs if is_known(run.model)]
+    _check({run.label: run.model for run in shown})
+    for run in shown:
+        subject, table = run.subject, runs.units(run)
+        strongest = [row[:STRONGEST] for row in _numbers(table["strongest"])]
+        rows = sorted({index for row in strongest for index in row})
+        responses = subject.sparse_responses.flatten(1)
+        largest = responses.abs().amax(1, keepdim=True).clamp(min=1e-12)
+        described.append({
+            **_described(run.label, run.model, subject.x, files),
+            "units": {"table": blob(json.dumps(_columns(table) | {"strongest": strongest}).encode()), "rows": rows,
+                      "responses": sheet(responses / largest, (-1.0, 1.0)),
+                      "pictures": sheet(subject.x[rows], data.value_range)}})
+    content = {"shape": list(data.input_shape), "limits": data.value_range, "classes": list(data.classes),
+               "frame": FRAMES.get(data.name, NO_FRAME), "models": described}
+    first = shown[0].subject.sparse_responses[shown[0].subject.order_of_use[:PICTURED]]
+    most = first.abs().max().item()
+    return embed("units", content, _rows_of_pictures([first], (-most, most)),
+                 f"What the units of {shown[0].label} that are used most add to an observation.",
+                 "Here you can open every unit of trained models")
+
+
+def training(data: Dataset) -> str:
+    """HTML in which a reader trains a sparse autoencoder on the small square grey pictures of a data set.
+
+    Raises:
+        SettingError: observations of another kind.
+    """
+    shape = data.input_shape
+    if len(shape) != 3 or shape[0] != 1 or shape[1] != shape[2]:
+        raise SettingError(f"training in a page needs square grey pictures; observations of {data.name} are {shape}")
+    return embed("train", {"training": sheet(data.train.x, (0.0, 1.0)), "test": sheet(data.test.x, (0.0, 1.0))},
+                 _rows_of_pictures([data.train.x[:PICTURED], data.train.x[PICTURED:2 * PICTURED]], (0.0, 1.0)),
+                 f"Pictures of {data.name} to train on.", "Here you can train a sparse autoencoder")
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list]:
+    """What is said of units, a list for each column that says something; means of classes together."""
+    columns = {name: [rounded(value) for value in table[name]] for name in UNIT_NUMBERS
+               if name in table and table[name].notna().any()}
+    columns |= {name: _numbers(table[name]) for name in UNIT_LISTS if name in table and table[name].notna().any()}
+    means = [name for name in table if re.fullmatch(r"mean_\d+", name)]
+    if means and table[means].notna().any(axis=None):
+        columns["meansOfClasses"] = [[rounded(value, 3) for value in row] for row in table[means].values.tolist()]
+    return columns
+
+
+def _numbers(texts: Sequence[str | float]) -> list[list[int] | None]:
+    """Of cells that hold several; None where there are none."""
+    return [[int(number) for number in text.split()] if isinstance(text, str) else None for text in texts]
 
 
 def embed(kind: str, content: dict, picture: bytes, alternative: str, text: str) -> str:
@@ -118,10 +193,18 @@ def embed(kind: str, content: dict, picture: bytes, alternative: str, text: str)
 
 
 def bundle() -> str:
-    """All scripts as one, for a place that cannot import modules."""
-    text = "\n".join(_read(f"{name}.js") for name in SCRIPTS)
-    text = re.sub(r"^import \{[^}]*\} from .*;\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"^export ", "", text, flags=re.MULTILINE).replace("</", "<\\/")
+    """All scripts as one, for a place that cannot import modules: each in a scope of its own."""
+    return "\n".join(map(_enclosed, SCRIPTS)).replace("</", "<\\/")
+
+
+def _enclosed(name: str) -> str:
+    """A module as a function that is called once and gives what the module exports."""
+    text = _read(f"{name}.js")
+    exported = ", ".join(re.findall(r"^export const (\w+)", text, flags=re.MULTILINE))
+    text = re.sub(r'^import (\{[^}]*\}) from "\./(\w+)\.js";', r"const \1 = modules.\2;", text, flags=re.MULTILINE)
+    text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+    start = "const modules = {};\n" if name == SCRIPTS[0] else ""
+    return f"{start}modules.{name} = (() => {{\n{text}\nreturn {{{exported}}};\n}})();"
 
 
 def _read(name: str) -> str:
@@ -187,8 +270,11 @@ def _effects(model: LatentVariableModel, x: Tensor) -> list[float]:
 
 def _pictures(models: Mapping[str, LatentVariableModel], x: Tensor, limits: tuple[float, float]) -> bytes:
     """Observations, and under them what each model makes of them, as a PNG; curves as rows of grey."""
+    return _rows_of_pictures([x, *(batched(model.reconstruct, x) for model in models.values())], limits)
+
+
+def _rows_of_pictures(rows: list[Tensor], limits: tuple[float, float]) -> bytes:
     low, high = limits
-    rows = [x, *(batched(model.reconstruct, x) for model in models.values())]
     pictures = torch.stack([row if row.ndim == 4 else row.reshape(len(row), 1, -1, row.shape[-1]) for row in rows])
     shades = ((pictures - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
     shades = shades.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()  # (rows·height, n·width, channels)
@@ -202,4 +288,4 @@ def _alternative(models: Mapping[str, LatentVariableModel]) -> str:
     return f"Test observations, and under them, a row for each, what these make of them: {', '.join(models)}."
 
 
-__all__ = ["drawing", "embed", "explorer", "is_known"]
+__all__ = ["drawing", "embed", "explorer", "is_known", "training", "units"]

@@ -83,7 +83,7 @@ export const isPicture = (shape) => shape.length === 3;
 export const drawObservation = (canvas, values, shape, limits) => (
   isPicture(shape) ? drawImage : drawCurves)(canvas, values, shape, limits);
 
-const drawImage = (canvas, values, [channels, height, width], [low, high]) => {
+export const drawImage = (canvas, values, [channels, height, width], [low, high]) => {
   Object.assign(canvas, {width, height});
   const image = new ImageData(width, height);
   for (let pixel = 0; pixel < width * height; pixel++) {
