@@ -252,7 +252,7 @@ def test_a_reader_walks_on_a_plane_and_draws_from_the_prior(page):
 def test_a_reader_draws_and_every_model_answers(page):
     models = models_on((1, 28, 28)) | {"plane": trained("vae", (1, 28, 28)), "fifth": trained("jumprelu", (1, 28, 28))}
     show(page, drawing(models, torch.rand(20, 1, 28, 28), names=["a", ""], dataset="mnist"))
-    assert page.locator(".widget-card h4").all_inner_texts() == ["vsc", "hybrid", "linear", "plane"]
+    assert page.locator(".widget-card .widget-title").all_inner_texts() == ["vsc", "hybrid", "linear", "plane"]
     taken = pixels(page, ".widget-answer")
     box = page.locator(".widget-pad").bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 30)
@@ -272,9 +272,9 @@ def test_a_reader_draws_and_every_model_answers(page):
     assert 19 <= tall <= 21, "as MNIST is scaled"
     page.get_by_text("Models", exact=True).click()
     page.get_by_role("checkbox", name="fifth").check()
-    page.get_by_role("heading", name="fifth").wait_for()
+    page.locator(".widget-title", has_text="fifth").wait_for()
     page.get_by_role("checkbox", name="hybrid").uncheck()
-    assert page.locator(".widget-card h4").all_inner_texts() == ["vsc", "linear", "plane", "fifth"]
+    assert page.locator(".widget-card .widget-title").all_inner_texts() == ["vsc", "linear", "plane", "fifth"]
 
 
 def test_noise_few_entries_and_switched_off_ones(page):
@@ -381,7 +381,7 @@ def test_a_reader_sorts_and_opens_units_and_switches_one_on(page, trained_units)
     row = table.sort_values("rate").iloc[-1]
     page.locator(f".widget-units [data-unit='{row['unit']}']").click()
     panel = page.locator(".widget-unit")
-    assert panel.locator("h4").inner_text().startswith(f"Unit {row['unit']} of 8")
+    assert panel.locator("> .widget-title").inner_text().startswith(f"Unit {row['unit']} of 8")
     shown = [f"test observation {index}" for index in row["strongest"].split()[:6]]
     pictures = panel.locator(".widget-strip").first.locator("canvas")
     assert [picture.get_attribute("aria-label") for picture in pictures.all()] == shown
@@ -400,8 +400,8 @@ def test_a_reader_sorts_and_opens_units_and_switches_one_on(page, trained_units)
     page.wait_for_timeout(100)
     assert pixels(page, ".widget-unit figure:nth-child(1) canvas") != without
     other = row["nearest"].split()[0]
-    panel.get_by_label(f"open unit {other},").click()
-    assert panel.locator("h4").inner_text().startswith(f"Unit {other} of 8")
+    panel.get_by_text(f"z{other}, ").click()
+    assert panel.locator("> .widget-title").inner_text().startswith(f"Unit {other} of 8")
     panel.get_by_text("Close").click()
     assert not panel.is_visible()
     page.get_by_label("Model:").select_option(index=1)
@@ -416,11 +416,11 @@ def test_a_unit_has_an_address(page, trained_units, tmp_path):
     page.goto(f"http://units.test/#units-x?model={quote(title)}&unit=5")
     panel = page.locator(".widget-unit")
     panel.wait_for()
-    assert panel.locator("h4").inner_text() == f"Unit 5 of 8, {title}"
+    assert panel.locator("> .widget-title").inner_text() == f"Unit 5 of 8, {title}"
     page.locator(".widget-units [data-unit='2']").click()
     page.reload()
     panel.wait_for()
-    assert panel.locator("h4").inner_text() == f"Unit 2 of 8, {title}"
+    assert panel.locator("> .widget-title").inner_text() == f"Unit 2 of 8, {title}"
 
 
 # --- training

@@ -152,8 +152,8 @@ const makeCard = (model, data, onkeep) => {
   if (model.plane) {
     plane = makePlane(model, {codes: model.plane, labels: data.planeLabels, classes: data.classes}, limits, draw);
   }
-  const node = make("section", {className: "widget-card", "aria-label": model.title},
-                    make("h4", {className: "no-anchor"}, model.title), picture, plane ? plane.node : bars, summary, told);
+  const node = make("div", {className: "widget-card", role: "group", ariaLabel: model.title},
+                    make("p", {className: "widget-title"}, model.title), picture, plane ? plane.node : bars, summary, told);
   return {node, answer: (observation, keep) => {
     x = observation;
     m = keep;

@@ -21,6 +21,7 @@ from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
 from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
 from sparse_vae.models.vae import ACTIVE_KL, VAE
+from sparse_vae.models.vaease import FIRST_LOGIT, VAEase
 from sparse_vae.models.vsc import LARGEST_LOG_VARIANCE, VSC
 from sparse_vae.nets import Flatten, Unflatten
 
@@ -150,6 +151,11 @@ def _(model: JumpReLU) -> dict:
 @describe_code.register
 def _(model: VAE) -> dict:
     return {"kind": "normal", "activeKL": ACTIVE_KL}
+
+
+@describe_code.register
+def _(model: VAEase) -> dict:
+    return {"kind": "gatedNormal", "activeKL": ACTIVE_KL, "firstLogit": FIRST_LOGIT}
 
 
 @describe_code.register

@@ -206,6 +206,11 @@ const CODES = {
     return {code: mean, parts: {"μ": mean, "σ": logVariance.map((value) => Math.exp(value / 2)), KL: kl},
             active: kl.map((value) => Number(value > activeKL))};
   },
+  gatedNormal: ({activeKL, firstLogit}) => ([mean, logits]) => {
+    const normal = CODES.normal({activeKL})([mean, logits.map((value) => -softplus(-value - firstLogit))]);
+    const gate = normal.parts["σ"].map((value) => 1 - value);
+    return {...normal, code: mean.map((mu, j) => gate[j] * mu), shadow: mean, parts: {gate, ...normal.parts}};
+  },
   spikeSlab: ({largestLogVariance: most}) => ([mean, logVariance, logit]) => {
     const gamma = logit.map(sigmoid);
     return {code: mean.map((mu, j) => (logit[j] > 0 ? gamma[j] * mu : 0)), shadow: mean,

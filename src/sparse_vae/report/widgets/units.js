@@ -20,14 +20,14 @@ const bars = (values, name, properties) => {
   return canvas;
 };
 
-const titled = (title, ...children) => make("div", {}, make("h5", {className: "no-anchor"}, title), ...children);
+const titled = (title, ...children) => make("div", {}, make("p", {className: "widget-title"}, title), ...children);
 
 export const units = async (root, data, base, address) => {
   const {models, shape, limits, classes, frame} = data, open = opener(models, base), asked = address.read();
   let number = Math.max(models.findIndex(({title}) => title === asked.model), 0);
   let table, responses, pictures, place, order = "use", wanted = -1;
 
-  const grid = make("div", {className: "widget-units"}), panel = make("section", {className: "widget-unit", hidden: true});
+  const grid = make("div", {className: "widget-units"}), panel = make("div", {className: "widget-unit", role: "group", hidden: true});
   const counted = make("p", {className: "widget-note", role: "status"}), tools = make("div", {className: "widget-controls"});
   const change = (j, name) => {
     const canvas = make("canvas", name ? {role: "img", ariaLabel: name} : {});
@@ -49,7 +49,7 @@ export const units = async (root, data, base, address) => {
     const shown = table.unit.filter((j) => wanted < 0 || table.preferred[j] === wanted);
     shown.sort((a, b) => ORDERS[order](table, a) - ORDERS[order](table, b) || a - b);
     grid.replaceChildren(...shown.map((j) => button(make("span", {}, change(j), `z${j}`), () => show(j), {
-      ariaLabel: `unit ${j}: ${facts(j).join("; ")}`, title: facts(j).join("; "), "data-unit": j})));
+      title: facts(j).join("; "), "data-unit": j})));
     const used = table.rate.filter((rate) => rate >= 0.01).length;
     counted.textContent = `${shown.length} of ${table.unit.length} units; ${used} are on for at least 1% of the test data.`;
   };
@@ -58,7 +58,7 @@ export const units = async (root, data, base, address) => {
     const {title, latentDim} = models[number], link = make("a", {href: "#"}, "address of this unit");
     address.write({model: title, unit: j});
     link.href = location.href;
-    const parts = [make("h4", {className: "no-anchor", tabIndex: -1}, `Unit ${j} of ${latentDim}, ${title}`),
+    const parts = [make("p", {className: "widget-title", tabIndex: -1}, `Unit ${j} of ${latentDim}, ${title}`),
                    make("p", {}, `${facts(j).join("; ")}. `, link),
                    titled("What it adds", change(j, "what the unit adds: blue is more, orange is less"))];
     const strongest = (table.strongest[j] ?? []).filter((index) => place.has(index));
@@ -82,7 +82,7 @@ export const units = async (root, data, base, address) => {
     if (table.nearest?.[j]) {
       parts.push(titled("Units that add the most similar", make("div", {className: "widget-strip"}, ...table.nearest[j].map(
         (other, i) => button(make("span", {}, change(other), `z${other}, ${table.cosines[j][i]}%`), () => show(other), {
-          ariaLabel: `open unit ${other}, cosine ${table.cosines[j][i]} per cent`})))));
+          title: "open it; the cosine of what the two add, in per cent"})))));
     }
     const own = make("div", {});
     parts.push(titled("In an observation, or in your drawing", own),
