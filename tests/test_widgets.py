@@ -102,6 +102,16 @@ def test_observations_of_every_shape(kind, decoder, runtime):
         assert_same(found["decoded"], model.decode_mean(z))
 
 
+@pytest.mark.parametrize(("decoder", "likelihood"), [("linear", "gaussian"), ("linear", "bernoulli")])
+@pytest.mark.parametrize("signs", ["positive", "both"])
+def test_a_pursuit_with_its_decoder_s_atoms_or_with_others(decoder, likelihood, signs, runtime):
+    model = trained("matching-pursuit", k=4, decoder=decoder, likelihood=likelihood, signs=signs)
+    x, z = torch.rand(6, *model.input_shape), torch.randn(6, 14)
+    found = runtime(model, x, z)
+    assert_same(found["code"], model.code(x))
+    assert_same(found["decoded"], model.decode_mean(z))
+
+
 def test_codes_are_drawn_from_the_prior(runtime):
     x, z = torch.rand(1, *SHAPES["image"]), torch.zeros(1, 14)
     normal = (-2 * torch.tensor(0.7).log()).sqrt() * torch.cos(torch.tensor(0.6 * torch.pi))  # of two uniform 0.3

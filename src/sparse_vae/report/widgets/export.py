@@ -19,7 +19,15 @@ from sparse_vae.checks import SettingError
 from sparse_vae.models import hybrid
 from sparse_vae.models.autoencoder import Autoencoder
 from sparse_vae.models.base import LatentVariableModel
-from sparse_vae.models.sparse_autoencoder import BatchTopK, JumpReLU, KLSparseAutoencoder, L1SparseAutoencoder, TopK
+from sparse_vae.models.matching_pursuit import MatchingPursuit
+from sparse_vae.models.sparse_autoencoder import (
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    KLSparseAutoencoder,
+    L1SparseAutoencoder,
+    TopK,
+)
 from sparse_vae.models.vae import ACTIVE_KL, VAE
 from sparse_vae.models.vaease import FIRST_LOGIT, VAEase
 from sparse_vae.models.vsc import LARGEST_LOG_VARIANCE, VSC
@@ -37,7 +45,7 @@ def describe(model: LatentVariableModel, file: str | None = None) -> dict:
     """
     last = [{"kind": "sigmoid"}] * (model.likelihood == "bernoulli") if hasattr(model, "likelihood") else []
     return {"shape": list(model.input_shape), "latentDim": model.latent_dim, "activeMeans": model.active_means,
-            "code": describe_code(model), "prior": describe_prior(model), "encoder": layers(model, "encoder"),
+            "code": describe_code(model), "prior": describe_prior(model), "encoder": describe_encoder(model),
             "decoder": layers(model, "decoder") + last,
             "weights": {"file": file} if file else blob(half_precision(model))}
 
@@ -108,6 +116,22 @@ def layers(model: LatentVariableModel, part: str) -> list[dict]:
 
 
 @singledispatch
+def describe_encoder(model: LatentVariableModel) -> list[dict]:
+    """What gives the numbers that a code comes out of, layer by layer."""
+    return layers(model, "encoder")
+
+
+@describe_encoder.register
+def _(model: MatchingPursuit) -> list[dict]:
+    return [{"kind": "products", **_dictionary(model)}]
+
+
+def _dictionary(model: MatchingPursuit) -> dict:
+    found, = _linear(model.dictionary, "decoder.0" if model.encoder is None else "encoder")
+    return {name: found[name] for name in ("weight", "bias")}
+
+
+@singledispatch
 def describe_code(model: LatentVariableModel) -> dict:
     """How ``code`` comes out of the encoder's numbers; see ``CODES`` in ``runtime.js``.
 
@@ -146,6 +170,17 @@ def _(model: BatchTopK) -> dict:
 @describe_code.register
 def _(model: JumpReLU) -> dict:
     return {"kind": "above", "threshold": "log_threshold", "logarithm": True}
+
+
+@describe_code.register
+def _(model: Gated) -> dict:
+    return {"kind": "gated", "bias": f"encoder.{len(model.encoder) - 1}.bias", "ratio": "log_ratio",
+            "magnitudeBias": "magnitude_bias"}
+
+
+@describe_code.register
+def _(model: MatchingPursuit) -> dict:
+    return {"kind": "pursuit", "k": model.k, "both": model.signs == "both", **_dictionary(model)}
 
 
 @describe_code.register

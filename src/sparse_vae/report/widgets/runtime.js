@@ -66,6 +66,14 @@ const withUnitColumns = ({shape, values}) => {
   return {shape: [rows, columns], values: values.map((value, i) => value / norms[i % columns])};
 };
 
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+
+// The columns of a matrix, each of norm 1.
+const readAtoms = (matrix) => {
+  const {shape: [rows, columns], values} = withUnitColumns(matrix), flat = transpose(values, rows, columns);
+  return Array.from({length: columns}, (_, j) => flat.subarray(j * rows, (j + 1) * rows));
+};
+
 // From the channels of each position, one position after the other, to a map for each channel; and back.
 const transpose = (values, rows, columns) => {
   const out = new Float32Array(values.length);
@@ -101,6 +109,15 @@ const LAYERS = {
         out[row] = sum + other;
       }
       return {values: out, shape: [rows]};
+    };
+  },
+
+  // Of each atom, a column of norm 1, with what is left of an observation when the bias is taken off.
+  products: ({weight, bias}, tensor) => {
+    const atoms = readAtoms(tensor(weight)), b = tensor(bias).values;
+    return ({values}) => {
+      const centred = values.map((value, i) => value - b[i]);
+      return {values: Float32Array.from(atoms, (atom) => dot(atom, centred)), shape: [atoms.length]};
     };
   },
 
@@ -199,6 +216,34 @@ const CODES = {
       const limit = a.map((_, j) => at[j % at.length]), shadow = a.map(relu);
       return {code: a.map((value, j) => (value > limit[j] ? value : 0)), shadow,
               parts: {"before the cut": a, threshold: limit}};
+    };
+  },
+  gated: ({bias, ratio, magnitudeBias}, tensor) => {
+    const [b, r, m] = [bias, ratio, magnitudeBias].map((name) => tensor(name).values);
+    return ([gate]) => {
+      const magnitude = gate.map((value, j) => Math.exp(r[j]) * (value - b[j]) + m[j]), shadow = magnitude.map(relu);
+      return {code: shadow.map((value, j) => (gate[j] > 0 ? value : 0)), shadow, parts: {gate, magnitude}};
+    };
+  },
+  // k times: the atom with the largest product takes its part, and the products of the others with what is left follow.
+  pursuit: ({k, both, weight}, tensor) => {
+    const atoms = readAtoms(tensor(weight)), gram = new Map();
+    const row = (j) => {
+      if (!gram.has(j)) gram.set(j, Float32Array.from(atoms, (atom) => dot(atom, atoms[j])));
+      return gram.get(j);
+    };
+    return ([products]) => {
+      const left = Float32Array.from(products), code = new Float32Array(products.length);
+      for (let step = 0; step < k; step++) {
+        let pick = 0;
+        left.forEach((value, j) => {
+          if ((both ? Math.abs(value) : value) > (both ? Math.abs(left[pick]) : left[pick])) pick = j;
+        });
+        const value = left[pick];
+        code[pick] += value;
+        row(pick).forEach((product, j) => { left[j] -= value * product; });
+      }
+      return {code, shadow: products, parts: {"product at first": products}};
     };
   },
   normal: ({activeKL}) => ([mean, logVariance]) => {
