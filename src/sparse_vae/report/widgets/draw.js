@@ -7,7 +7,7 @@ import {makePlane} from "./plane.js";
 import {normalDraw} from "./runtime.js";
 
 const SHOWN = 4, FEWER = 3; // models at first, on their page and where it is small
-const PAD = 280, FINE = 8, PEN = 0.075; // of the side of a picture
+const PAD = 280, FINE = 4, PEN = 0.075; // of the side of a picture
 const NOISES = {
   none: () => (value) => value,
   gaussian: (level, [low, high], random) => (value) => (
@@ -94,7 +94,9 @@ export const makePad = (fill, onchange) => {
     set([...strokes, [place(event)]]);
   };
   canvas.onpointermove = (event) => {
-    if (event.buttons && strokes.length) for (const each of event.getCoalescedEvents?.() ?? [event]) add(place(each));
+    if (!event.buttons || !strokes.length) return;
+    const several = event.getCoalescedEvents?.() ?? []; // some browsers give none
+    for (const each of several.length ? several : [event]) add(place(each));
   };
   canvas.onkeydown = (event) => {
     const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
@@ -171,7 +173,7 @@ export const draw = async (root, data, base, address) => {
   const names = data.names.map((name, i) => `test observation ${i}` + (name && `: ${name}`));
   const asked = address.read(), cards = new Map();
   const canDraw = isPicture(shape) && shape[0] === 1;
-  let chosen = Number(asked.from ?? 0), noise = "none", level = 0.3, seed = 1, keep = Infinity;
+  let chosen, noise = "none", level = 0.3, seed = 1, keep = Infinity;
 
   const seen = make("canvas", {role: "img", className: "widget-seen", ariaLabel: "what the models are given"});
   const list = make("div", {className: "widget-cards"}), status = make("p", {className: "widget-note", role: "status"});
@@ -202,6 +204,7 @@ export const draw = async (root, data, base, address) => {
     return button(picture, () => { pad.set([]); take(index); answer(); begin(); }, {title, ariaLabel: `take ${title}`});
   });
   const take = (index) => {
+    if (index === chosen) return;
     chosen = index;
     starts.forEach((each, at) => { each.ariaPressed = String(at === index); });
     tell();
@@ -254,7 +257,7 @@ export const draw = async (root, data, base, address) => {
   // The pad keeps what is drawn when the reader goes to the units of a model and back.
   try { if (asked.from === "drawing") pad.set(JSON.parse(sessionStorage.getItem("drawing") ?? "[]")); } catch { /* none */ }
   addEventListener("pagehide", () => { try { sessionStorage.setItem("drawing", JSON.stringify(pad.strokes)); } catch { /**/ } });
-  take(pad.strokes.length ? null : names[chosen] ? chosen : 0);
+  take(pad.strokes.length ? null : names[asked.from] === undefined ? 0 : Number(asked.from));
   answer();
   if (!small) await begin();
   else list.append(root.parentNode.querySelector(".widget-first"));

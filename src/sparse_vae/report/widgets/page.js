@@ -83,9 +83,17 @@ export const isPicture = (shape) => shape.length === 3;
 export const drawObservation = (canvas, values, shape, limits) => (
   isPicture(shape) ? drawImage : drawCurves)(canvas, values, shape, limits);
 
+export // The ink of an empty canvas of this size: an attribute that is set anew, even to the same, costs a layout.
+const clean = (canvas, width, height) => {
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, {width, height});
+  const context = canvas.getContext("2d");
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return context;
+};
+
 export const drawImage = (canvas, values, [channels, height, width], [low, high]) => {
-  Object.assign(canvas, {width, height});
-  const image = new ImageData(width, height);
+  const context = clean(canvas, width, height), image = new ImageData(width, height);
   for (let pixel = 0; pixel < width * height; pixel++) {
     for (let colour = 0; colour < 3; colour++) {
       const value = values[(channels === 3 ? colour : 0) * width * height + pixel];
@@ -93,12 +101,11 @@ export const drawImage = (canvas, values, [channels, height, width], [low, high]
     }
     image.data[4 * pixel + 3] = 255;
   }
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  context.putImageData(image, 0, 0);
 };
 
 const drawCurves = (canvas, values, shape, [low, high]) => {
-  Object.assign(canvas, CURVE);
-  const length = shape[shape.length - 1], context = canvas.getContext("2d");
+  const length = shape[shape.length - 1], context = clean(canvas, CURVE.width, CURVE.height);
   for (let curve = 0; curve < values.length / length; curve++) {
     context.strokeStyle = COLOURS[curve % COLOURS.length];
     context.beginPath();
@@ -130,8 +137,7 @@ export const drawChange = (canvas, values, shape) => {
 export const drawBars = (canvas, values, {ghosts, mark, colours = () => COLOURS[0], low, high} = {}) => {
   const ratio = window.devicePixelRatio || 1, box = canvas.getBoundingClientRect();
   const width = Math.max(box.width, 40), height = Math.max(box.height, 30);
-  Object.assign(canvas, {width: width * ratio, height: height * ratio});
-  const context = canvas.getContext("2d");
+  const context = clean(canvas, Math.round(width * ratio), Math.round(height * ratio));
   context.scale(ratio, ratio);
   const all = [...values, ...(ghosts ?? [])];
   const top = high ?? Math.max(...all, 0), bottom = low ?? Math.min(...all, 0), span = top - bottom || 1;
