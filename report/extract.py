@@ -38,6 +38,9 @@ Those that begin with ``api-`` are the library's reference, from ``report/api.py
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
+PLOT = "application/vnd.vegalite.v5+json"
+"""A plot that answers to a reader: a Vega-Lite specification, its data in it as CSV."""
+WIDGETS = "report/executed/widgets/"
 HOSTED = re.compile(r"(?:[a-z+]+://)?(?:[^@/]+@)?(github|gitlab)\.com(?::\d+)?[:/](.+?)(?:\.git)?/?")
 """An address of a public host of repositories: which, and the repository's name there."""
 OPTION = re.compile(r"^#\| ([\w-]+): (.*)\n?", re.MULTILINE)
@@ -121,21 +124,32 @@ class Cell(NamedTuple):
         return {name: data["image/svg+xml"].encode() if name.endswith(".svg") else base64.b64decode(data["image/png"])
                 for data in self.outputs if (name := self.picture(data))}
 
+    def plot(self) -> dict[str, bytes]:
+        """Names and contents of the files of a plot that answers: its specification and its data."""
+        if PLOT not in self.data or not self.label:
+            return {}
+        specification = json.loads(self.data[PLOT])
+        csv_of = specification["data"].pop("values")
+        specification["data"] = {"url": f"{self.label}.csv", **specification["data"]}
+        return {f"{self.label}.json": json.dumps(specification, ensure_ascii=False, separators=(",", ":")).encode(),
+                f"{self.label}.csv": csv_of.encode()}
+
     def output(self, data: dict[str, str], folder: str = "") -> str:
         """An output as Markdown, a picture as the file in ``folder``."""
         if file := self.picture(data):
             alt = " ".join((self.options.get("fig-alt") or data.get("text/plain", "")).split())
             alt = alt.replace("&", "&amp;").replace('"', "&quot;").replace("\\", "\\\\")
-            return f'![]({folder}{file}){{fig-alt="{alt}"}}'
+            kind = ".plot " if folder and data is self.data and PLOT in data else ""
+            return f'![]({folder}{file}){{{kind}fig-alt="{alt}" loading="lazy"}}'
         if "text/html" in data:
             return fence(data["text/html"], "{=html}")
         return data.get("text/markdown") or fence(data.get("text/plain", ""), "text")
 
 
 class Notebook(NamedTuple):
-    """An executed notebook of a suite, and the files that its pictures and its widgets become.
+    """An executed notebook of a suite, and the files that its pictures, its plots and its widgets become.
 
-    Pictures lie beside it; the paths of the widgets' files are those below the root.
+    Pictures and plots lie beside it; the paths of the widgets' files are those below the root.
     """
 
     suite: str
@@ -186,13 +200,15 @@ class Notebook(NamedTuple):
 
         Pieces of HTML come with the way to the notebook, sentences alone.
         """
-        output, link = cell.output(cell.data, self.folder), f"[Notebook: {self.links}]{{.notebook-link}}"
+        data = f' · [data]({self.folder}{cell.label}.csv){{download=""}}' if PLOT in cell.data else ""
+        output, link = cell.output(cell.data, self.folder), f"[Notebook: {self.links}{data}]{{.notebook-link}}"
         if not cell.caption:
             return f"{output}\n\n{link}\n" if "text/html" in cell.data else f"{output}\n"
         code = "\n\n".join([fence('<details class="code-fold"><summary>Code</summary>', "{=html}"),
                             fence(cell.source, "python"), fence("</details>", "{=html}")])
+        script = fence(f'<script type="module" src="/{WIDGETS}plots.js"></script>', "{=html}") + "\n" if data else ""
         return (f"::: {{#{cell.label}}}\n\n{output}\n\n{cell.caption}\n\n:::\n\n"
-                f"::: {{.cell-source}}\n{link}\n\n{code}\n:::\n")
+                f"::: {{.cell-source}}\n{link}\n\n{code}\n:::\n{script}")
 
 
 @cache
@@ -232,7 +248,7 @@ def read_notebook(path: Path) -> Notebook:
     """
     try:
         cells = [_read_cell(cell) for cell in json.loads(path.read_bytes())["cells"]]
-        pictures = {name: content for cell in cells for name, content in cell.pictures().items()}
+        pictures = {name: content for cell in cells for name, content in (cell.pictures() | cell.plot()).items()}
         widgets = _lay_out_widgets(path, cells)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{_shown(path)} is damaged or not a notebook ({error}); draw it again: make graphics "
@@ -266,7 +282,8 @@ def _read_cell(cell: dict) -> Cell:
     options = {key: _value(text) for key, text in OPTION.findall(source)}
     outputs = [output.get("data") or {"text/plain": output.get("text", "")} for output in cell["outputs"]]
     return Cell("code", OPTION.sub("", source), options,
-                [{kind: _text(value) for kind, value in data.items()} for data in outputs])
+                [{kind: json.dumps(value) if isinstance(value, dict) else _text(value) for kind, value in data.items()}
+                 for data in outputs])
 
 
 def _text(lines: str | list[str]) -> str:
@@ -364,10 +381,9 @@ def verdicts(root: Path, site: str) -> tuple[str, dict]:
     file, mark = folder / "claims.json", folder / "claims.digest"
     if mark.exists() and mark.read_text() == digest.hexdigest() and file.exists():
         return digest.hexdigest(), json.loads(file.read_text(encoding="utf-8"))
-    python = root / ".venv" / "bin" / "python"
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "claims.json"
-        answer = subprocess.run([python if python.exists() else sys.executable, "-m", "sparse_vae.report.claims",
+        answer = subprocess.run([find_python(root), "-m", "sparse_vae.report.claims",
                                  "--suite", site, "--output", output], cwd=root, capture_output=True, text=True)
         if answer.returncode and not re.search("ModuleNotFoundError|No module named", answer.stderr):
             raise ReportError(f"the claims cannot be checked: {answer.stderr.strip()}")
@@ -451,6 +467,8 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     files["_variables.yml"] = _json(values)  # which is YAML too
     files["report/_cells/claims.json"], files["report/_cells/claims.digest"] = _json(claims), digest.encode()
+    files |= {WIDGETS + path.name: path.read_bytes() for pattern in ("*.js", "*.css")
+              for path in (root / "src" / "sparse_vae" / "report" / "widgets").glob(pattern)}
     texts = {}
     for notebook in (notebook for notebooks in published.values() for notebook in notebooks):
         place = notebook.folder.lstrip("/")
@@ -497,7 +515,7 @@ def write(root: Path, extract: Extract) -> None:
     """Write what changed, make the pages of notebooks that changed, and remove what nothing shows any more."""
     for name, content in extract.files.items():
         _write(root / name, content)
-    expected = {root / name for name in [*extract.files, *_write_pages(root, extract.pages)]}
+    expected = {root / name for name in [*extract.files, *_write_pages(root, extract.pages), *_write_library(root)]}
     for folder in ("_cells", "executed"):
         for path in (root / "report" / folder).rglob("*.*"):
             if path.is_file() and path not in expected:
@@ -534,6 +552,25 @@ def _write_pages(root: Path, pages: dict[str, str]) -> list[str]:
         for name, file in zip(stale, files, strict=True):
             _write(root / name, file.with_suffix(".html").read_bytes() + marks[name])
     return list(pages)
+
+
+def _write_library(root: Path) -> list[str]:
+    """Vega for the plots that answer, as vl-convert brings it; without it they stay pictures. Returns its name."""
+    name = f"{WIDGETS}vega.js"
+    if not (root / name).exists():
+        program = ("import sys, vl_convert; sys.stdout.reconfigure(encoding='utf-8')\n"
+                   "print(vl_convert.javascript_bundle('globalThis.vegaEmbed = vegaEmbed;'))")
+        answer = subprocess.run([find_python(root), "-c", program], capture_output=True)
+        if answer.returncode:
+            return []
+        _write(root / name, answer.stdout)
+    return [name]
+
+
+def find_python(root: Path) -> Path | str:
+    """The Python that the package is installed for."""
+    python = root / ".venv" / "bin" / "python"
+    return python if python.exists() else sys.executable
 
 
 def find_pandoc(root: Path) -> str:

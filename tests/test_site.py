@@ -98,13 +98,29 @@ def extracted(root, suite="tiny"):
 def test_a_figure_has_its_picture_caption_alternative_text_code_and_notebook(tiny):
     report = extracted(tiny)
     text = (report / "_cells" / "fig-a-x.md").read_text()
-    picture = '![](/report/executed/tiny/fig-a-x.png){fig-alt="A &quot;b&quot; &amp; c"}'
+    picture = '![](/report/executed/tiny/fig-a-x.png){fig-alt="A &quot;b&quot; &amp; c" loading="lazy"}'
     assert text.startswith(f"::: {{#fig-a-x}}\n\n{picture}\n\nA *caption*, long.\n\n:::\n")
     assert '````python\nprint("```")\n````' in text
     assert "[a-x](/report/executed/tiny/a-x.html)" in text
     assert "(/report/executed/tiny/a-x.ipynb){download" in text
     assert (report / "executed" / "tiny" / "fig-a-x.png").read_bytes() == PICTURE
     assert json.loads((report / "executed" / "tiny" / "a-x.ipynb").read_text())["nbformat"] == 4
+
+
+def test_a_plot_has_its_specification_and_its_data_beside_its_picture(tiny):
+    plot = json.loads(json.dumps(FIGURE))
+    plot["outputs"][0]["data"]["application/vnd.vegalite.v5+json"] = {
+        "data": {"values": "x,y\n1,2\n", "format": {"type": "csv"}}, "concat": []}
+    write(tiny / NOTEBOOK, notebook(plot, TABLE, SENTENCE, WIDGET))
+    report = extracted(tiny)
+    text, folder = (report / "_cells" / "fig-a-x.md").read_text(), report / "executed" / "tiny"
+    assert '(/report/executed/tiny/fig-a-x.png){.plot fig-alt="' in text
+    assert '[data](/report/executed/tiny/fig-a-x.csv){download=""}' in text
+    assert text.count('<script type="module" src="/report/executed/widgets/plots.js"></script>') == 1
+    assert (folder / "fig-a-x.csv").read_text() == "x,y\n1,2\n"
+    assert json.loads((folder / "fig-a-x.json").read_text()) == {
+        "data": {"url": "fig-a-x.csv", "format": {"type": "csv"}}, "concat": []}
+    assert (folder / "fig-a-x.png").read_bytes() == PICTURE
 
 
 def test_a_table_has_its_caption_a_sentence_stands_alone_and_html_stays_html(tiny):
@@ -117,7 +133,7 @@ def test_a_table_has_its_caption_a_sentence_stands_alone_and_html_stays_html(tin
 def test_a_notebook_becomes_a_page_which_is_made_again_only_when_it_changes(tiny):
     page = extracted(tiny) / "executed" / "tiny" / "a-x.html"
     text = page.read_text()
-    for part in ("<h1>A title (x)</h1>", "What is asked.", 'src="fig-a-x.png" alt="A &quot;b&quot; &amp; c"', "long.",
+    for part in ("<h1>A title (x)</h1>", "What is asked.", 'src="fig-a-x.png"', 'alt="A &quot;b&quot; &amp; c"', "long.",
                  '<p id=widget>moves</p>', 'href="a-x.ipynb" download'):
         assert part in text
     files = [*(tiny / "report" / "_cells").iterdir(), page]

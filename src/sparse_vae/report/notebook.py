@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from sparse_vae.report import vega
 from sparse_vae.report.figures import DPI
 
 if TYPE_CHECKING:  # its import takes two seconds, in every notebook
@@ -36,7 +37,7 @@ TOLERANCE = 4.0
 
 
 def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
-    """Display a figure.
+    """Display a figure; one that is a plot of curves or points also as it answers to a reader.
 
     Args:
         figure: from :mod:`sparse_vae.report.plots` or :mod:`sparse_vae.report.figures`.
@@ -45,7 +46,8 @@ def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
         alt: for who cannot see it: what there is to be seen, and the finding.
     """
     picture = base64.b64encode(png(figure)).decode()
-    display({"image/png": picture, "text/plain": alt}, raw=True,
+    answers = {vega.MIME: figure.specification} if getattr(figure, "specification", None) else {}
+    display({"image/png": picture, "text/plain": alt, **answers}, raw=True,
             metadata={KEY: {"label": label, "fig-cap": caption, "fig-alt": alt}})
 
 

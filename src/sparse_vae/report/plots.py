@@ -1,8 +1,8 @@
 """Statistical plots of tidy tables: curves, bars, points and heatmaps; drawn with seaborn, one function for each kind.
 
-A table goes in, a matplotlib figure comes out. Where several rows share a place (the seeds of a model), lines and bars
-are their mean, with a band or a bar of one standard error of the mean. A name has one colour, mark and dash in all
-panels of a figure.
+A table goes in, a matplotlib figure comes out; that of curves or points also holds them as a Vega-Lite specification.
+Where several rows share a place (the seeds of a model), lines and bars are their mean, with a band or a bar of one
+standard error of the mean. A name has one colour, mark and dash in all panels of a figure.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from sparse_vae.report import vega
 from sparse_vae.report.figures import WIDTH, rows_and_columns, wrapped
 
 # Okabe & Ito (2008): told apart by readers of every colour vision.
@@ -51,9 +52,15 @@ class Panel(NamedTuple):
     y_label: str
 
 
+class Plot(Figure):
+    """A picture of a plot, and the same as a Vega-Lite specification, which answers to a reader; empty: it has none."""
+
+    specification: dict = {}  # noqa: RUF012
+
+
 def curves(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | None = "label",
            panel: str | None = None, x_label: Text = None, y_label: Text = None, log_x: bool = False,
-           log_y: bool = False, columns: int = 3, marks: bool = True) -> Figure:
+           log_y: bool = False, columns: int = 3, marks: bool = True) -> Plot:
     """Lines through the mean of the rows that share a name and an ``x``, with a band of one standard error.
 
     A line breaks where its value is NaN, infinite, or not positive on a logarithmic axis.
@@ -71,14 +78,18 @@ def curves(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str 
     frame, panels = _split(frame, x, y, hue, panel, x_label, y_label)
     styles = _styles(frame, hue, dashes=True)
     figure, grid = _figure(len(panels), columns, 2.3, styles if hue else ())
-    for axes, part in zip(grid, panels, strict=True):
+    tables = {}
+    for place, (axes, part) in enumerate(zip(grid, panels, strict=True)):
         for name, rows in _by_hue(part.rows, hue, styles):
             _line(axes, rows, x, part.y, styles[name], marks=marks, log_x=log_x, log_y=log_y)
+            tables[place, name] = vega.means(_finite(rows[x], log_x), _finite(rows[part.y], log_y))
         # Scales are set when all is drawn: on a logarithmic axis seaborn would average logarithms.
         _finish(axes, part, log_x=log_x, log_y=log_y)
     if hue:
         _legend(figure, {name: Line2D([], [], markersize=4 if marks else 0, linewidth=1.4, **style._asdict())
                          for name, style in styles.items()})
+    figure.specification = vega.specification(panels, tables, styles, lines=True, log_x=log_x, log_y=log_y,
+                                              columns=columns)
     return figure
 
 
@@ -127,7 +138,7 @@ def bars(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | 
 
 def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | None = None,
             panel: str | None = None, x_label: Text = None, y_label: Text = None, size: float | None = None,
-            log_x: bool = False, log_y: bool = False, columns: int = 4) -> Figure:
+            log_x: bool = False, log_y: bool = False, columns: int = 4) -> Plot:
     """A point for each row, square panels.
 
     Args:
@@ -139,7 +150,10 @@ def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str
     styles = _styles(frame, hue)
     n_columns = rows_and_columns(len(panels), min(columns, 4))[1]
     figure, grid = _figure(len(panels), columns, min(WIDTH / n_columns, 4.5) + 0.3, styles if hue else ())
-    for axes, part in zip(grid, panels, strict=True):
+    tables = {}
+    for place, (axes, part) in enumerate(zip(grid, panels, strict=True)):
+        for name, own in _by_hue(part.rows, hue, styles):
+            tables[place, name] = pd.DataFrame({"x": _finite(own[x], log_x), "y": _finite(own[part.y], log_y)}).dropna()
         # In random order, lest the last name cover the others.
         rows = part.rows.sample(frac=1, random_state=0)
         named = {"color": COLOURS[0]} if hue is None or rows.empty else {
@@ -153,6 +167,8 @@ def scatter(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str
     if hue:
         _legend(figure, {name: Line2D([], [], linestyle="", markersize=5, color=style.color, marker=style.marker)
                          for name, style in styles.items()})
+    figure.specification = vega.specification(panels, tables, styles, lines=False, log_x=log_x, log_y=log_y,
+                                              columns=min(columns, 4))
     return figure
 
 
@@ -288,12 +304,12 @@ def _finite(values: pd.Series, log: bool = False) -> pd.Series:
 
 
 def _figure(n: int, columns: int, height: float, names: Sequence[str] | Mapping[str, object]) -> tuple[
-        Figure, list[Axes]]:
+        Plot, list[Axes]]:
     """A figure of ``n`` panels of this height in inches, at most four in a row, with room for a legend of the names."""
     rows, columns = rows_and_columns(n, min(columns, 4))
     in_a_row = _names_in_a_row(names)
     lines = -(-len(names) // in_a_row) * max((1 + len(name) // 90 for name in names), default=0)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.19 * lines + 0.1), layout="constrained")
+    figure = Plot(figsize=(WIDTH, height * rows + 0.19 * lines + 0.1), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[n:]:
         axes.set_visible(False)
