@@ -16,11 +16,11 @@ dimensions of Σ_u c_u γ_u. It has to be weighted by the choice, as in the auth
 is met by pseudo-inputs that nothing chooses, and the others stay dense.
 That term does not hold the code's rate at α, for two reasons. Its derivative is a price, logit γ̄ − logit α nats for
 each spike, and the model buys spikes as long as one saves more than that: γ̄ settles where logit γ̄ = logit α + b/w, b
-the nats that the last spike saves in reconstruction and the rest of the KL, w the ``sparsity_weight``. The larger w is,
-the less of b is left; a tenth of α takes w of about 10 b. And the rate that is held is that of the pseudo-inputs; the
-observations may have another, at the price of a KL. ``held_rate="posterior"`` holds theirs instead, γ̄ the mean of γ over
-a batch and the dimensions, under the fixed prior, too. The rarer spikes are to be, the more the last one saves: on MNIST
-at J = 16 w = 100 holds α = .2 (b is 7 nats), and α = .01, a spike for every sixth digit, takes 2000.
+the nats that the last spike saves in reconstruction and the rest of the KL, w the ``sparsity_weight``. The larger w
+is, the less of b is left; a tenth of α takes w of about 10 b. And the rate that is held is that of the pseudo-inputs;
+the observations may have another, at the price of a KL. ``held_rate="posterior"`` holds theirs instead, γ̄ the mean of γ
+over a batch and the dimensions, under the fixed prior, too. The rarer spikes are to be, the more the last one saves: on
+MNIST at J = 16 w = 100 holds α = .2 (b is 7 nats), and α = .01, a spike for every sixth digit, takes 2000.
 
 ``choice="classifier"`` learns c(x) as a linear layer on x; ``choice="optimal"`` takes the c that minimises the bound,
 c_u ∝ exp(−KL_u), for which the last two terms are −ln (1/U) Σ_u exp(−KL_u), and has nothing to learn.
