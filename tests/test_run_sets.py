@@ -108,7 +108,7 @@ def test_a_choice_leaves_the_set_as_it_was(four):
     before = [run.label for run in four]
     chosen = four.where(dataset="digits", latent_dim=8)
     assert [run.label for run in four] == before
-    assert [run.label for run in chosen] == ["TopK (k = 2)", "VSC, fixed prior (α = 0.5)"]
+    assert [run.label for run in chosen] == ["TopK (k = 2)", "VSC, fixed prior (α = 0.2)"]
 
 
 # --- labels
@@ -238,13 +238,13 @@ def test_what_is_not_there_is_named(four, ask, message):
 def test_a_table_says_which_measures_are_younger_than_its_runs():
     entries = [*seeds("digits/vae", "mig", [0.5]), *seeds("digits/vsc", "loss", [1.0], prior="fixed")]
     mixed = run_set(*entries)
-    assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.5)": ["—"]}
+    assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.2)": ["—"]}
     assert mixed.not_measured(["mig", "loss"]) == ""
     mixed._tables.runs.loc[1, "environment.measures"] = "another"
     mixed._tables._measured.clear()
-    assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.5)": ["not measured"]}
+    assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.2)": ["not measured"]}
     assert rows_of(mixed.table(["loss", "hoyer"])) == {
-        "VAE": ["not measured", "not measured"], "VSC, fixed prior (α = 0.5)": ["1.00", "not measured"]}
+        "VAE": ["not measured", "not measured"], "VSC, fixed prior (α = 0.2)": ["1.00", "not measured"]}
     assert mixed.not_measured(["mig", "hoyer"]) == (
         "Not measured, for want of weights: MIG of 1 of 2 runs, Hoyer of 2 of 2 runs.")
 
@@ -268,7 +268,7 @@ def test_the_best_is_tested_against_each_other():
         "**β-VAE (β = 2)** (1.20 ± 0.12); no significant difference from it: VAE (1.33 ± 0.12)")
     p = [stats.ttest_ind(other, good, equal_var=False).pvalue for other in (near, far)]
     assert 2 * p[1] < 0.05 < p[0]
-    assert runs.in_words("negative_elbo") == "β-VAE (β = 2) (1.20); VAE (1.33); VSC (α = 0.5) (9.13)"
+    assert runs.in_words("negative_elbo") == "β-VAE (β = 2) (1.20); VAE (1.33); VSC (α = 0.2) (9.13)"
 
 
 def test_where_more_is_better_the_largest_is_best():
@@ -366,7 +366,7 @@ def test_pairs_of_models_in_several_measures_are_corrected_together(sizes):
     found = sizes.compare_pairs([("vsc", "vae"), ({"model": "vsc"}, {"model": "vae"})], iter(["negative_elbo"]),
                                 at="latent_dim")
     assert len(found) == 4
-    assert (set(found["model"]), set(found["against"])) == ({"VSC (α = 0.5)"}, {"VAE"})
+    assert (set(found["model"]), set(found["against"])) == ({"VSC (α = 0.2)"}, {"VAE"})
     alone = sizes.compare("vsc", "vae", "negative_elbo", at="latent_dim")
     assert found["p"].tolist() == alone["p"].tolist() * 2
     assert found["p_holm"].min() == pytest.approx(min(1, 4 * found["p"].min()))
