@@ -18,14 +18,15 @@ import pytest
 import sparse_vae
 from sparse_vae.checks import parse_value
 from sparse_vae.configuration import build_model, load_data
-from sparse_vae.datasets import dataset_names, dataset_settings
+from sparse_vae.datasets import dataset_names, dataset_settings, suited_training
 from sparse_vae.models import CLASSICAL, MODELS, model_class, model_settings
-from sparse_vae.report import claims, execution, site
+from sparse_vae.report import claims, execution, runs, site
 from sparse_vae.report.cli import main
 from sparse_vae.report.execution import Outcome
 from sparse_vae.report.measures import Measured
 from sparse_vae.report.runs import read_config, save_run
 from sparse_vae.report.suites import load_suite
+from sparse_vae.settings import values_text
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = ["all", "train", "graphics", "collect", "check", "site", "table", "publish", "download", "models",
@@ -132,7 +133,10 @@ def test_datasets_lists_every_data_set_and_its_settings(capsys):
     assert list(entries) == dataset_names()
     for name, (description, *lines) in entries.items():
         assert description.endswith(".")
-        assert defaults(lines) == {key: setting.default for key, setting in dataset_settings(name).items()}, name
+        suited = suited_training(name)
+        assert [line for line in lines if line.startswith("trained with ")] == (
+            [f"trained with {values_text(suited)}"] if suited else [])
+        assert defaults(lines[bool(suited):]) == {key: setting.default for key, setting in dataset_settings(name).items()}, name
 
 
 # --- one run
@@ -165,6 +169,7 @@ def test_a_run_that_fails_says_why_and_leaves_no_run(project, capsys):
 
 def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch):
     monkeypatch.setattr(execution, "execute_run", lambda run, folder, *_, **__: seen.append((run, folder)))
+    monkeypatch.setattr(runs, "read_record", lambda folder: {"measures": {}})
     (project / "deep").mkdir()
     monkeypatch.chdir(project / "deep")
     seen = []

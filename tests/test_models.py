@@ -131,7 +131,7 @@ def test_the_default_backbone_of_images_is_three_convolutions_each_way():
 @pytest.mark.parametrize("sides", [(28, 28), (9, 14), (1, 2)])
 def test_the_decoders_last_layer_is_torchs_transposed_convolution(channels, sides):
     torch.manual_seed(0)
-    layer = make("autoencoder", (channels, *sides)).decoder[-1].double()
+    layer = make("autoencoder", (channels, *sides), backbone="conv").decoder[-1].double()
     maps = torch.randn(5, layer.in_channels, *((side + 1) // 2 for side in sides), dtype=torch.float64)
     inputs = (maps.requires_grad_(), layer.weight, layer.bias)
     expected = torch.nn.functional.conv_transpose2d(*inputs, stride=2, padding=1, output_padding=layer.output_padding)

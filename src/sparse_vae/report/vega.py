@@ -133,4 +133,3 @@ def _by_name(names: Sequence[str], styles: Mapping[str, Style], *, lines: bool) 
         "shape", [SHAPES[styles[name].marker] for name in names])
     return {channel: own | {"scale": {"domain": list(names), "range": values}}
             for channel, values in (("color", [styles[name].color for name in names]), other)}
-
