@@ -136,7 +136,8 @@ def test_datasets_lists_every_data_set_and_its_settings(capsys):
         suited = suited_training(name)
         assert [line for line in lines if line.startswith("trained with ")] == (
             [f"trained with {values_text(suited)}"] if suited else [])
-        assert defaults(lines[bool(suited):]) == {key: setting.default for key, setting in dataset_settings(name).items()}, name
+        declared = {key: setting.default for key, setting in dataset_settings(name).items()}
+        assert defaults(lines[bool(suited):]) == declared, name
 
 
 # --- one run
