@@ -876,7 +876,7 @@ def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
                   "−ELBO, training (nats)", "−ELBO, test − training (nats)", "samples told (%)", "samples, Fréchet",
                   "samples, precision (%)", "samples, recall (%)", "training data told (%)", "training data, Fréchet",
                   "spikes on (%)", "spikes on, prior (%)", "γ / α"}
-    assert set(table.columns[dashes.loc["TopK (k = 1)"]]) == of_a_prior
+    assert set(table.columns[dashes.loc["TopK (k = 4)"]]) == of_a_prior
     of_spikes = {"spikes on (%)", "spikes on, prior (%)", "γ / α"}
     assert not dashes.loc["VAE", list(of_a_prior - of_spikes)].any()
     bounds = runs.curve("importance_weighted_bounds")

@@ -91,6 +91,16 @@ def explorer(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Seq
                  "Here you can move the latents of trained models")
 
 
+def names_of(data: Dataset, n: int) -> list[str]:
+    """What the first ``n`` test observations show: their class, or the sources that are in them, or ""."""
+    if data.classes:
+        return [data.classes[label] for label in data.test.y[:n]]
+    if data.factor_names:
+        present = data.test.factors[:n].bool().tolist()
+        return [", ".join(name for name, there in zip(data.factor_names, row, strict=True) if there) for row in present]
+    return [""] * n
+
+
 def drawing(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Sequence[str], dataset: str,
             limits: tuple[float, float] = (0.0, 1.0), labels: Tensor | None = None, classes: Sequence[str] = (),
             files: Mapping[str, str] | None = None) -> str:
