@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +35,28 @@ def one_thread():
     """One thread for each test process and what it starts: pytest-xdist runs one process on each core."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def at_once():
+    """Call a function on eight threads at once; returns the errors."""
+    def run(work: Callable[[], None]) -> list[Exception]:
+        start, errors = threading.Barrier(8), []
+
+        def attempt() -> None:
+            start.wait(60)
+            try:
+                work()
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return errors
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -511,21 +511,9 @@ def test_fetch_from_a_folder(folder_mirror, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_many_may_download_at_once(server, tmp_path, capsys):
-    def work():
-        start.wait(60)
-        try:
-            fetch([remote(server.address + "/set/some%20file.gz")], tmp_path / "root", progress=False)
-        except Exception as error:
-            errors.append(error)
-
-    errors, start = [], threading.Barrier(8)
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
+def test_many_may_download_at_once(server, tmp_path, capsys, at_once):
+    file = remote(server.address + "/set/some%20file.gz")
+    assert at_once(lambda: fetch([file], tmp_path / "root", progress=False)) == []
     assert files_in(tmp_path / "root") == {"some file.gz": CONTENT}
     assert server.starts == [0]
     assert set(capsys.readouterr().err.splitlines()) <= {

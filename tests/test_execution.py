@@ -437,51 +437,32 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(project,
     assert (project / name).read_text() == "in the way"
 
 
-def test_many_commands_may_start_at_once_in_a_new_folder(tmp_path):
+def test_many_commands_may_start_at_once_in_a_new_folder(tmp_path, at_once):
     def work():
-        start.wait(60)
-        try:
-            for _ in range(20):
-                check_writable(folder)
-                with suppress(OSError):  # as `collect` does where it has nothing to publish
-                    folder.rmdir()
-        except SettingError as error:
-            errors.append(error)
+        for _ in range(20):
+            check_writable(folder)
+            with suppress(OSError):  # as `collect` does where it has nothing to publish
+                folder.rmdir()
 
-    errors, start = [], threading.Barrier(16)
-    for number in range(10):
+    for number in range(20):
         folder = tmp_path / str(number) / "tiny"
-        threads = [threading.Thread(target=work) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+        assert at_once(work) == []
         assert not folder.exists()
-    assert errors == []
 
 
-def test_many_collections_at_once_in_a_new_folder(project):
+def test_many_collections_at_once_in_a_new_folder(project, at_once):
     suite = write_suite(project, f"defaults: {{{TINY}}}\nruns: [{RUN}]")
     run, = suite.runs
     write_run(run.config, suite.runs_folder / run.name)
-    found, errors, start = [], [], threading.Barrier(8)
+    found = []
 
     def work():
-        start.wait(60)
-        try:
-            check_writable(suite.folder)
-            found.extend(collect(suite))
-            site.describe(suite)
-        except Exception as error:
-            errors.append(error)
+        check_writable(suite.folder)
+        found.extend(collect(suite))
+        site.describe(suite)
 
     for rest in ([run.name], []):  # new, and collected before
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert errors == []
+        assert at_once(work) == []
         assert found == rest
         found.clear()
     assert {path.name for path in suite.folder.iterdir()} == {

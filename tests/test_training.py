@@ -166,6 +166,12 @@ def test_the_history_has_a_row_for_each_epoch(parts):
         assert row[f"{part}_total"] == pytest.approx(row[f"{part}_reconstruction"] + row[f"{part}_kl"], rel=1e-5)
 
 
+def test_settings_that_ask_for_a_validation_part_hold_it_out():
+    asked, held = (train_on(data, **settings)[1] for data, settings in (
+        (numbered(), {"validation": 3}), (numbered().hold_out(3), {})))
+    assert [row["validation_total"] for row in asked] == [row["validation_total"] for row in held]
+
+
 def test_the_test_part_is_not_looked_at():
     unseen = replace(numbered(), test=Split(torch.full((4, 3), torch.nan)))
     histories = [train_on(data)[1] for data in (numbered(), unseen)]

@@ -80,7 +80,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     library = pytest.importorskip("vl_convert").javascript_bundle("globalThis.vegaEmbed = vegaEmbed;")
     (folder / "vega.js").write_text(library, encoding="utf-8")
-    for name in ("plots.js", "plots.css"):
+    for name in ("plots.js", "plots.css", "page.js", "runtime.js"):
         (folder / name).write_bytes((WIDGETS / name).read_bytes())
     figure = DRAW["curves"]()
     specification = json.loads(json.dumps(figure.specification))

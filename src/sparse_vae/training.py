@@ -218,8 +218,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
 
     Args:
         model: with initial weights; moved to the device and left there.
-        dataset: its training part is fitted, its validation part, if it has one, only measured; the test part is not
-            looked at.
+        dataset: its training part is fitted, its validation part only measured; it is held out here where the settings
+            ask for one that the data set does not have yet. Of the test part the range alone is looked at.
         settings: see :class:`TrainingSettings`; None for the defaults.
         resume: given the fresh state, returns the state to go on from (a checkpoint's), or the same one.
         on_epoch: called with the state at each epoch's end; keeps checkpoints.
@@ -242,6 +242,8 @@ def train(model: LatentVariableModel, dataset: Dataset, settings: TrainingSettin
     (1, True)
     """
     settings = settings or TrainingSettings()
+    if settings.validation and dataset.validation is None:
+        dataset = dataset.hold_out(settings.validation)
     if model.likelihood == "bernoulli":
         _check_unit_interval(dataset)
     _keep_freed_memory()

@@ -87,15 +87,13 @@ def _draw(n: int, atoms: Tensor, n_components: int, shape: float | None, noise: 
     if shape is None:
         amplitudes = low + (high - low) * torch.rand(n, n_frequencies, generator=generator)
         phases = 2 * math.pi * torch.rand(n, n_frequencies, generator=generator)
+        parts = [phases.cos(), phases.sin()]
     else:
         amplitudes = (low + high) / 2 / shape * Gamma(torch.full((n, n_frequencies), shape), 1.0).rsample(
             generator=generator)
         phases = math.pi / 2 * torch.randint(4, (n, n_frequencies), generator=generator)
-    amplitudes *= SCALE * present
-    parts = torch.stack([phases.cos(), phases.sin()])
-    if shape is not None:
-        parts = parts.round()  # exact zeros
-    factors = torch.cat([*(amplitudes * parts)], dim=1)
+        parts = [part.round() for part in (phases.cos(), phases.sin())]  # exact zeros
+    factors = SCALE * torch.cat([present * amplitudes * part for part in parts], dim=1)
     x = factors @ atoms
     if noise:
         x += noise * torch.randn(x.shape, generator=generator)

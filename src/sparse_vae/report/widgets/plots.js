@@ -1,27 +1,15 @@
 // Plots that answer to a reader: a Vega-Lite specification takes the place of its picture when the reader comes near.
 // Beside picture.png lie picture.json, the specification, and picture.csv, its data (report/extract.py).
 
+import {make} from "./page.js";
+
 const PANEL = 240; // narrowest panel, in pixels
 let library;
 
-const style = document.createElement("link");
-style.rel = "stylesheet";
-style.href = new URL("plots.css", import.meta.url);
-document.head.append(style);
+document.head.append(make("link", {rel: "stylesheet", href: new URL("plots.css", import.meta.url)}));
 
 // The library is large: it comes with the first plot.
 export const loadVega = () => library ??= import("./vega.js").then(() => globalThis.vegaEmbed);
-
-export const element = (tag, attributes = {}, ...children) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value != null) made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-};
 
 // The specification in the page's colours, at most so wide.
 const fitted = (specification, width, ink) => {
@@ -39,15 +27,15 @@ const fitted = (specification, width, ink) => {
 const swatch = (colour, dash) => {
   const lines = `<svg width="22" height="10" aria-hidden="true"><line x1="1" x2="21" y1="5" y2="5" stroke="${colour}" ` +
     `stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
-  return element("span", {}, document.createRange().createContextualFragment(lines));
+  return make("span", {}, document.createRange().createContextualFragment(lines));
 };
 
 // Draws a specification into an element, with a button for each name; what it returns gives Vega's view.
 export const draw = async (target, specification, {alt, base = document.baseURI}) => {
-  const embed = await loadVega(), plot = element("div"); // whose role Vega sets
+  const embed = await loadVega(), plot = make("div"); // whose role Vega sets
   const {color, strokeDash} = specification.concat[0].encoding;
-  const names = color?.scale.domain ?? [], shown = new Set(names), buttons = element("div", {class: "plot-names", role: "group",
-    "aria-label": "Shown"});
+  const names = color?.scale.domain ?? [], shown = new Set(names);
+  const buttons = make("div", {class: "plot-names", role: "group", "aria-label": "Shown"});
   let view, width;
   const choose = () => view.data("shown_store", shown.size === names.length ? [] : [...shown].map((name) => (
     {unit: "", fields: [{type: "E", field: "name"}], values: [name]}))).runAsync();
@@ -57,7 +45,7 @@ export const draw = async (target, specification, {alt, base = document.baseURI}
     view?.finalize();
     ({view} = await embed(plot, fitted(specification, width, ink), {actions: false, renderer: "svg", mode: "vega-lite",
       loader: {baseURL: new URL(".", base).href}, tooltip: {theme: document.body.matches(".quarto-dark") ? "dark" : ""}}));
-    buttons.replaceChildren(...(names.length < 2 ? [] : names.map((name, i) => element("button", {
+    buttons.replaceChildren(...(names.length < 2 ? [] : names.map((name, i) => make("button", {
       type: "button", "aria-pressed": shown.has(name), onclick: (event) => {
         if (!shown.delete(name)) shown.add(name);
         if (!shown.size) names.forEach((each) => shown.add(each));
@@ -66,7 +54,7 @@ export const draw = async (target, specification, {alt, base = document.baseURI}
       }}, swatch(color.scale.range[i].replace("#000000", ink), strokeDash?.scale.range[i] ?? "3 3"), name))));
     if (shown.size < names.length) await choose();
   };
-  target.replaceChildren(element("div", {class: "plot-view", role: "img", "aria-label": alt}, plot), buttons);
+  target.replaceChildren(make("div", {class: "plot-view", role: "img", "aria-label": alt}, plot), buttons);
   await again();
   new ResizeObserver(() => { if (Math.abs(target.clientWidth - width) > 8) again(); }).observe(target);
   new MutationObserver(again).observe(document.body, {attributeFilter: ["class"]});
@@ -78,7 +66,7 @@ const comeAlive = async (picture) => {
   try {
     const [answer] = await Promise.all([fetch(address), loadVega()]);
     if (!answer.ok) return;
-    const target = element("div", {class: "plot-frame"});
+    const target = make("div", {class: "plot-frame"});
     target.style.minHeight = `${frame.getBoundingClientRect().height}px`;
     frame.replaceWith(target);
     try {
