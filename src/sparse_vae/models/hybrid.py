@@ -96,8 +96,8 @@ class HybridSparseVAE(GenerativeModel):
         "prior_presence": Number(0.1, "π₀, prior probability that a sign is not 0", above=0, below=1),
         "min_concentration": Number(0.01, "smallest k of the posterior", above=0),
         "max_concentration": Number(None, "largest k, above the smallest; none is no bound", above=0),
-        "beta_gamma": Number(1.0, "weight of the magnitudes' KL in training", minimum=0, symbol="β_γ"),
-        "beta_delta": Number(1.0, "weight of the signs' KL in training", minimum=0, symbol="β_δ"),
+        "beta_gamma": Number(1.0, "weight of the magnitudes' KL in training", minimum=0),
+        "beta_delta": Number(1.0, "weight of the signs' KL in training", minimum=0),
         "bound": Choice("exact", "what training charges for magnitudes", choices=BOUNDS),
         "reconstruction": Choice("sampled", "how training estimates it; exact needs a linear decoder and the Gaussian "
                                  "likelihood", choices=RECONSTRUCTIONS),
