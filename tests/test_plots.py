@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sparse_vae.checks import SettingError
 from sparse_vae.report import plots
 from sparse_vae.report.notebook import png
 
@@ -347,3 +348,9 @@ def test_eight_models_with_long_titles_fit():
                             colour_label="mean code, by class", x_label="latent dimensions, by use")
     boxes = [axes.get_tightbbox() for axes in drawn(figure)]
     assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
+
+
+@pytest.mark.parametrize("draw", [plots.curves, plots.bars, plots.scatter])
+def test_a_column_that_is_not_there_is_named(draw):
+    with pytest.raises(SettingError, match="unknown column of what is drawn 'yy'; did you mean 'y'"):
+        draw(table(1), "x", "yy")

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from sparse_vae.checks import unknown_name
 from sparse_vae.report import vega
 from sparse_vae.report.figures import WIDTH, rows_and_columns, wrapped
 
@@ -242,7 +243,13 @@ def heatmaps(panels: Mapping[str, pd.DataFrame], *, x_label: str = "", y_label: 
 
 def _split(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], hue: str | None, panel: str | None, x_label: Text,
            y_label: Text) -> tuple[pd.DataFrame, list[Panel]]:
-    """The rows that belong somewhere, and the panels: for each column y the values of ``panel``, in order."""
+    """The rows that belong somewhere, and the panels: for each column y the values of ``panel``, in order.
+
+    A column that is not there is a :class:`~sparse_vae.checks.SettingError`.
+    """
+    for column in (x, *([y] if isinstance(y, str) else y), hue, panel):
+        if column and column not in frame:
+            raise unknown_name("column of what is drawn", column, list(frame))
     frame = frame.dropna(subset=[column for column in (hue, panel) if column])
     y_labels = {y: None} if isinstance(y, str) else dict(y)
     titles = _names(frame[panel]) if panel else [""]
