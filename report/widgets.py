@@ -2,7 +2,7 @@
 
 In a notebook a widget is one piece of HTML with its data, style and scripts. Here the data, and each large part of
 them, become files beside the notebook's pictures; published weights are copied, in 8 bits where half precision is too
-large; style and scripts are taken from the package, once for all pages. Needs Python's standard library alone.
+large; style and scripts are those that ``report/extract.py`` lays beside. Needs Python's standard library alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
         label: of its cell, which names the widget in addresses.
 
     Raises:
-        OSError: published weights or scripts that are not there.
+        OSError: published weights that are not there.
     """
     files: dict[str, bytes] = {}
 
@@ -72,11 +72,7 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
                 f'<link rel="stylesheet" href="/{FOLDER}widgets.css">\n'
                 f'<script type="module" src="/{FOLDER}widgets.js"></script>')
 
-    html = WIDGET.sub(replacement, html)
-    if files:
-        package = root / "src" / "sparse_vae" / "report" / "widgets"
-        files |= {FOLDER + path.name: path.read_bytes() for path in package.glob("*.[jc]s*")}
-    return html, files
+    return WIDGET.sub(replacement, html), files
 
 
 def smaller(weights: bytes) -> bytes:

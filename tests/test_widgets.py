@@ -152,8 +152,6 @@ def test_what_a_widget_holds_becomes_files(tmp_path):
     weights = tmp_path / "results" / "tiny" / "weights" / "v.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
-    (package := tmp_path / "src" / "sparse_vae" / "report" / "widgets").mkdir(parents=True)
-    (package / "widgets.js").write_text("script")
     html = explorer({"v": trained("vae")}, torch.rand(9, 1, 13, 10), names=["a"], files={
         "v": "results/tiny/weights/v.safetensors"})
     page, files = layout.lay_out(f"<p>before</p>{html}after", tmp_path, "tiny", "explorer-first")
@@ -168,7 +166,6 @@ def test_what_a_widget_holds_becomes_files(tmp_path):
     assert Image.open(BytesIO(picture)).size == (130, 1)
     first = re.search(r'<img class="widget-first".*? src="/(\S+)"', page)[1]
     assert Image.open(BytesIO(files[first])).size == (2 * 8 * 10, 2 * 2 * 13)
-    assert files["report/executed/widgets/widgets.js"] == b"script"
     assert layout.lay_out("<p>no widget</p>", tmp_path, "tiny", "x") == ("<p>no widget</p>", {})
 
 
