@@ -518,9 +518,17 @@ def test_runs_on_different_data_share_no_figure(four):
 def test_data_lie_where_the_caller_says(monkeypatch):
     asked = []
     monkeypatch.setattr(run_sets, "load_data", lambda config, root: asked.append(root) or load_data(config, root))
-    runs = open_runs(train={"model": "pca", "dataset": "digits", "latent_dim": 2}, data_root="somewhere")
-    _ = runs.dataset
-    assert asked == ["somewhere"] * 2
+    pca = {"model": "pca", "dataset": "digits", "latent_dim": 2}
+    for given, expected in (("somewhere", "somewhere"), (None, ROOT / "data")):
+        asked.clear()
+        _ = open_runs(train=pca, data_root=given).dataset
+        assert asked == [expected] * 2
+
+
+def test_another_draw_of_the_data_is_no_other_kind_of_run():
+    markets = run_set(*({"name": f"returns/pca/seed{seed}", "model": "pca", "dataset.seed": seed,
+                         "loss": float(seed)} for seed in (1, 2)))
+    assert markets.values("loss") == {"PCA": [1.0, 2.0]}
 
 
 # --- opening

@@ -78,6 +78,12 @@ def test_a_variant_names_the_folder():
     assert names({**entry, "variant": "beta{beta}"}) == ["digits/beta-vae-beta1/seed0", "digits/beta-vae-beta4/seed0"]
 
 
+def test_a_setting_follows_another():
+    entry = {"model": "vae", "dataset": "returns", "dataset.seed": "{seed}", "seed": [2, 5]}
+    assert [(run.name, run.config.dataset_settings["seed"]) for run in expand_run(entry)] == [
+        ("returns/vae/seed2", 2), ("returns/vae/seed5", 5)]
+
+
 def test_a_variant_takes_settings_with_dots_in_their_names():
     entry = {"dataset": "smiley", "model": "vae", "dataset.n_train": 100}
     assert names({**entry, "variant": "n{dataset.n_train:05}"}) == ["smiley/vae-n00100/seed0"]
@@ -145,6 +151,7 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     ("runs: [{model: vae, dataset: digits, epochs: [1, 2]}]", "run 1: two runs would lie in digits/vae/seed0"),
     (f"{TWO}, variant: '{{epoch}}'}}]", r"run 2: variant '\{epoch\}' must have only names .* they are seed"),
     (f"{TWO}, variant: '{{'}}]", r"run 2: variant '\{' must have"),
+    ("runs: [{model: vae, dataset: returns, dataset.seed: '{sed}'}]", r"run 1: dataset.seed '\{sed\}' must have only"),
     ("runs: [{model: vae, dataset: returns, csv: null, variant: 's{csv:g}'}]",
      "run 1: variant .* with formats that fit their values; they are csv=None"),
     (f"runs: [{RUN}]\ntitle: a\ntitle: b", "line 3: title is given twice"),

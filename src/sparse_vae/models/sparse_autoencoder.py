@@ -297,8 +297,7 @@ class BatchTopK(TopK):
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK whose code is nested: its first half has to explain the data alone, too, and so on (Bussmann et al.
-    2025).
+    """BatchTopK whose first part has to explain the data alone, and so on (Bussmann et al. 2025).
 
     >>> Matryoshka((64,), latent_dim=100, prefixes=4).lengths
     [12, 25, 50, 100]

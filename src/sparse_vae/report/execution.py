@@ -127,8 +127,9 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _figure_parameters(figure: SuiteFigure, suite: Suite) -> dict[str, object]:
-    published = {} if figure.runs is None else {"suite": suite.name, "runs": figure.runs}
-    return {**figure.parameters, **published, "data_root": "data"}
+    known = template_parameters(suite.root / "notebooks" / f"{figure.notebook}.ipynb")
+    given = {"suite": suite.name, "runs": figure.runs, "data_root": "data"} if figure.runs else {"data_root": "data"}
+    return figure.parameters | {name: value for name, value in given.items() if name in known}
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -27,13 +27,15 @@ from sparse_vae.datasets import Dataset
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, Measured, Subject, find_measure, measure
 from sparse_vae.report.statistics import LEVEL, Comparison, compare_means, convergence, correct, mean_and_error
-from sparse_vae.report.suites import expand_run, load_suite, matching_names, project_root
+from sparse_vae.report.suites import data_folder, expand_run, load_suite, matching_names, project_root
 from sparse_vae.report.tables import Tables, read_tables, setting_text, settings_of, weights_path
 
 Kept = TypeVar("Kept")
 NOT_MEASURED = "not measured"
 TITLES = {"label": "model", "title": "model", "family": "model", "latent_dim": "J", "dataset": "data"}
 """What tables call the columns of their groups."""
+DRAWS = ("seed", "dataset.seed")
+"""Settings that make no kind of run, but another draw of one: of its training, of its data."""
 
 
 class Run:
@@ -129,7 +131,7 @@ class RunSet:
         # By their folder and settings: a folder holds two kinds of runs while a suite is being trained anew.
         kinds: dict[tuple, list[Run]] = {}
         for run in self.runs:
-            settings = tuple((name, setting_text(value)) for name, value in run.settings.items() if name != "seed")
+            settings = tuple((name, setting_text(value)) for name, value in run.settings.items() if name not in DRAWS)
             kinds.setdefault((run.group, settings), []).append(run)
         firsts = {kind: runs[0] for kind, runs in kinds.items()}
         several = len({run.settings["latent_dim"] for run in firsts.values()}) > 1
@@ -534,7 +536,7 @@ def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
-              train: Iterable[Mapping[str, object]] | Mapping[str, object] = (), data_root: Path | str = "data",
+              train: Iterable[Mapping[str, object]] | Mapping[str, object] = (), data_root: Path | str | None = None,
               needs: Callable[[RunConfig], bool] | None = None) -> RunSet:
     """Runs of a published suite, or runs that are trained now.
 
@@ -542,7 +544,7 @@ def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
         suite: its name; None trains what ``train`` lists, here and now, and keeps nothing.
         runs: patterns of names of the suite's runs; ``!`` in front takes out again.
         train: entries as in a suite's file: a model, a data set, settings; lists stand for several runs.
-        data_root: where downloaded data lie.
+        data_root: where downloaded data lie; None is :func:`~sparse_vae.report.suites.data_folder`.
         needs: leave out the runs whose configuration it says no to.
 
     Raises:
@@ -550,6 +552,7 @@ def open_runs(suite: str | None = None, runs: str | Iterable[str] = "*", *,
             ``train`` that cannot be used; no run left.
         TableError: a published table that cannot be read.
     """
+    data_root = data_root or data_folder()
     if suite is None:
         tables, found = _train_now([train] if isinstance(train, Mapping) else list(train), data_root)
     else:

@@ -112,7 +112,8 @@ def failings(measures: Mapping[str, float | None]) -> str:
     if measures.get("used_dimensions") == 0:
         found.append("no dimension is in use")
     if explained is not None and explained <= 0:
-        found.append(f"it reconstructs worse than the mean of the data would (explained variance {100 * explained:.3g}%)")
+        found.append("it reconstructs worse than the mean of the data would "
+                     f"(explained variance {100 * explained:.3g}%)")
     return "; ".join(found)
 
 

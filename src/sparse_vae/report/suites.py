@@ -110,6 +110,14 @@ def project_root() -> Path:
     raise SettingError(f"{here} is not inside the project: no experiments/ and notebooks/ in it or above it")
 
 
+def data_folder() -> Path:
+    """Where downloaded data lie: in the project's folder ``data``, or in ``data`` here where there is no project."""
+    try:
+        return project_root() / "data"
+    except SettingError:
+        return Path("data")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that a mapping has twice is an error."""
 
@@ -212,7 +220,8 @@ def _file_name_part(name: str, text: object) -> str:
 def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
     """The runs of one entry: every combination of its settings' values, where lists give several.
 
-    Defaults are for the settings that the entry does not give; one that only other models take is left out.
+    Defaults are for the settings that the entry does not give; one that only other models take is left out. A value
+    may name others in braces, as a variant does: ``dataset.seed: "{seed}"`` draws new data for every seed.
     """
     given, entry = entry, {**(defaults or {}), **entry}
     for required in ("model", "dataset"):
@@ -225,12 +234,16 @@ def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
     for combination in itertools.product(*values):
         settings = {key: parse_value(value) for key, value in zip(entry, combination, strict=True)}
         model, dataset, variant = settings.pop("model"), settings.pop("dataset"), settings.pop("variant", None)
+        settings |= {key: parse_value(_fill_in(key, value, settings)) for key, value in settings.items()
+                     if isinstance(value, str) and "{" in value}
         for key, name in (("model", model), ("dataset", dataset)):
             if not isinstance(name, str):
                 raise SettingError(f"{key} must be a name; got {name!r}")
         settings = {key: value for key, value in settings.items() if key in given or _is_for(key, model)}
         config = configure(model, dataset, **settings)
-        folder = model if variant is None else f"{model}-{_fill_in(str(variant), settings)}"
+        folder = model
+        if variant is not None:
+            folder += "-" + _file_name_part("variant", _fill_in("variant", str(variant), settings))
         parameters = {"model": model, "dataset": dataset, "settings": settings}
         yield SuiteRun(f"{dataset}/{folder}/seed{config.training.seed}", config, parameters)
 
@@ -248,14 +261,14 @@ class _WholeNames(string.Formatter):
         return named[name], name
 
 
-def _fill_in(variant: str, settings: dict[str, object]) -> str:
+def _fill_in(name: str, text: str, settings: dict[str, object]) -> str:
+    """``text`` with the values of settings where their names stand in braces."""
     try:
-        filled = _WholeNames().vformat(variant, (), settings)
+        return _WholeNames().vformat(text, (), settings)
     except (LookupError, ValueError, TypeError) as error:
         known = ", ".join(f"{key}={value}" for key, value in settings.items())
-        raise SettingError(f"variant {variant!r} must have only names of the run's settings in braces, with formats "
+        raise SettingError(f"{name} {text!r} must have only names of the run's settings in braces, with formats "
                            f"that fit their values; they are {known or 'none'}") from error
-    return _file_name_part("variant", filled)
 
 
 def matching_names(names: list[str], patterns: str | Iterable[str]) -> list[str]:
