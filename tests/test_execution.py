@@ -743,18 +743,22 @@ def test_a_figure_is_stale_when_the_code_that_it_imports_changed(suite, package,
     assert up_to_date(suite) == expected
 
 
-def test_code_without_comments_and_docstrings_by_hand():
+def test_code_without_comments_docstrings_and_types_by_hand():
     source = '''"""A module."""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from torch import Tensor
 X = 1
 """What X is."""
-def f(a):
+def f(a: Tensor) -> str:
     """A function."""
     return "kept"  # a comment
 '''
-    bare = 'X = 1\ndef f(a):\n\n    return   "kept"'
+    bare = 'from typing import TYPE_CHECKING\nX = 1\ndef f(a):\n\n    return   "kept"'
     assert code_of(source) == code_of(bare)
     for changed in (bare.replace("1", "2"), bare.replace("kept", "other"), bare.replace("(a)", "(b)"), bare + "\nf(1)"):
         assert code_of(changed) != code_of(bare)
+    assert code_of("class A:\n    x: int = 1") == code_of("class A:\n    x: str = 1") != code_of("class A:\n    x = 1")
 
 
 def test_code_is_the_same_text_in_every_version_of_python():

@@ -1,4 +1,5 @@
-"""Fingerprints of source code: they change when what is computed may have, not when a comment or a docstring does."""
+"""Fingerprints of source code: they change when what is computed may have, not when a comment, a docstring or a type
+does."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def _path(module: str) -> Path | None:
 
 
 def code_of(source: str) -> str:
-    """Python source without what does not change what it does: comments, docstrings, layout.
+    """Python source without what does not change what it does: comments, docstrings, annotations, layout.
 
     The same text in every version of Python.
     """
@@ -36,7 +37,14 @@ def code_of(source: str) -> str:
         if isinstance(body, list):
             # A string that stands alone is a docstring, of a module, class, function or attribute.
             node.body = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(
-                part.value, ast.Constant) and isinstance(part.value.value, str))]
+                part.value, ast.Constant) and isinstance(part.value.value, str)) and not (
+                isinstance(part, ast.If) and isinstance(part.test, ast.Name) and part.test.id == "TYPE_CHECKING")]
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)  # that there is one may make a field of a dataclass
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
         # What Python 3.12 adds to the same code: a list of type parameters, empty parts of an f-string.
         if getattr(node, "type_params", None) == []:
             del node.type_params
