@@ -4,7 +4,7 @@ Needs Python's standard library alone. Reads the suites that chapters name, ``re
 
 - ``report/_cells/<label>.md``, a labelled cell as Markdown, for ``{{< cell label >}}`` (``report/cell.lua``);
 - ``report/executed/<suite>/``, every executed notebook for download and as a page, its pictures and what its widgets
-  load (``report/widgets.py``);
+  load (``report/widgets.py``); the tables of runs and of histories;
 - ``_variables.yml`` for ``{{< var … >}}``, and ``report/_cells/claims.json``, the verdicts on the claims.
 
 The site's suite is Quarto's profile, ``quarto render --profile quick``; a chapter's front matter names the suites that
@@ -32,14 +32,15 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = ("more", "notebooks")
-"""Names for ``{{< cell … >}}`` that are no labels: the figures that no chapter shows, and a list of all notebooks.
+GENERATED = ("more", "notebooks", "results")
+"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows, all notebooks, all tables of runs.
 Those that begin with ``api-`` are the library's reference, from ``report/api.py``."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
 PLOT = "application/vnd.vegalite.v5+json"
 """A plot that answers to a reader: a Vega-Lite specification, its data in it as CSV."""
+TABLES = ("runs.csv", "histories.csv")
 WIDGETS = "report/executed/widgets/"
 HOSTED = re.compile(r"(?:[a-z+]+://)?(?:[^@/]+@)?(github|gitlab)\.com(?::\d+)?[:/](.+?)(?:\.git)?/?")
 """An address of a public host of repositories: which, and the repository's name there."""
@@ -464,7 +465,11 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     cells["notebooks"] = "\n".join(
         f"## {name}: {suites[name].facts['title']} {{#{name}}}\n\n" + "".join(f"- {each.links}\n" for each in notebooks)
         for name, notebooks in published.items() if notebooks)
+    cells["results"] = _results(suites)
     files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
+    for name in ["measures.json", *(f"{name}/{table}" for name in suites for table in TABLES)]:
+        if (root / "results" / name).exists():
+            files[f"report/executed/{name}"] = (root / "results" / name).read_bytes()
     files["_variables.yml"] = _json(values)  # which is YAML too
     files["report/_cells/claims.json"], files["report/_cells/claims.digest"] = _json(claims), digest.encode()
     files |= {WIDGETS + path.name: path.read_bytes() for pattern in ("*.js", "*.css")
@@ -476,6 +481,18 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
         files |= notebook.widgets | {place + name: content for name, content in notebook.pictures.items()}
     return Extract(files, texts, values)
+
+
+def _results(suites: dict[str, Suite]) -> str:
+    """A list of the tables for download, and where the page "All results" comes to life."""
+    rows = ["| suite | runs | data sets | tables (CSV) |", "|:--|--:|:--|:--|"]
+    for name, suite in suites.items():
+        links = [f'[{table[:-4]}](/report/executed/{name}/{table}){{download="{name}-{table}"}}' for table in TABLES]
+        datasets = _listed(suite.runs, "dataset")
+        rows.append(f"| *{name}*: {suite.facts['title']} | {len(suite.runs)} | {datasets} | {', '.join(links)} |")
+    element = (f'<all-results data-suites="{" ".join(suites)}"><p>With JavaScript, the tables can be filtered, sorted '
+               f'and plotted here.</p></all-results>\n<script type="module" src="/{WIDGETS}results.js"></script>')
+    return "\n".join([*rows, "", fence(element, "{=html}")])
 
 
 @cache

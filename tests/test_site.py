@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -338,12 +339,12 @@ def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):
 
 
 def test_a_suite_is_described_by_what_was_drawn_in_its_order(tmp_path):
-    suite = SimpleNamespace(name="s", title="t", first="a", second="b", folder=tmp_path, figures=[
+    suite = SimpleNamespace(name="s", title="t", first="a", second="b", folder=tmp_path / "s", figures=[
         SimpleNamespace(file_name=f"{name}.ipynb") for name in ("z-1", "a-1", "missing-1")])
     for name in ("a-1", "older-1", "z-1"):
-        write(tmp_path / "figures" / f"{name}.ipynb", "")
+        write(tmp_path / "s" / "figures" / f"{name}.ipynb", "")
     site.describe(suite)
-    assert json.loads((tmp_path / "suite.json").read_text()) == {
+    assert json.loads((tmp_path / "s" / "suite.json").read_text()) == {
         "name": "s", "title": "t", "first": "a", "second": "b", "figures": ["z-1", "a-1", "older-1"]}
 
 
@@ -516,6 +517,45 @@ def test_a_reader_draws_at_home(browser, address):
     page.locator(".widget-card .widget-summary").nth(2).wait_for()
     assert "squared error" in page.locator(".widget-card").first.inner_text()
     assert len([url for url in loaded if url.endswith(".safetensors")]) == 3
+    assert not problems
+    context.close()
+
+
+def test_a_reader_filters_sorts_plots_and_opens_runs(browser, address):
+    context = browser.new_context()
+    page, problems = _open(context, address, "report/results.html#suite=hybrid&dataset=mnist")
+    count, rows = page.locator("all-results [role=status]"), page.locator(".results-table tbody tr")
+
+    def control(label):
+        return page.locator(f"all-results label:has(> span:text-is('{label}')) select")
+
+    table = pd.read_csv(ROOT / "results" / "hybrid" / "runs.csv").query("dataset == 'mnist'")
+    count.wait_for()
+    assert count.inner_text().startswith(f"{len(table)} of ")
+    control("model").select_option(label="hybrid")
+    table = table.query("model == 'hybrid'")
+    assert count.inner_text().startswith(f"{len(table)} of ")
+    page.get_by_role("button", name="MSE", exact=True).click()
+    best = table.sort_values("mean_squared_error")["run"].iloc[0]
+    assert rows.first.locator("th").inner_text() == best
+    points = page.locator("all-results > .plot-frame .mark-symbol path")
+    points.first.wait_for()
+    assert points.count() == len(table)
+    control("y").select_option(label="−ELBO (nats)")
+    page.get_by_role("button", name=best).click()
+    opened = page.locator(".results-run")
+    opened.locator(".plot-frame .mark-line path").first.wait_for()
+    for text in (best, "sparse-vae train model=hybrid dataset=mnist"):
+        assert text in opened.inner_text()
+    kept = page.url
+    for text in ("run=mnist", "y=negative_elbo"):
+        assert text in kept
+    page.goto("about:blank")
+    page.goto(kept, wait_until="networkidle")
+    assert page.locator(".results-run h3").inner_text() == best
+    assert control("model").locator("option:checked").inner_text() == "hybrid"
+    control("suite").select_option(label="paper")
+    page.get_by_text(" of 286 runs").wait_for()
     assert not problems
     context.close()
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sparse_vae.files import atomic_path, replace
 from sparse_vae.report import preview, references
+from sparse_vae.report.measures import MEASURES
 from sparse_vae.report.preview import SiteError
 from sparse_vae.report.suites import Suite
 
@@ -43,14 +44,18 @@ def load_script(root: Path) -> ModuleType:
 def describe(suite: Suite) -> None:
     """Write ``results/<suite>/suite.json``: what pages say of a suite, and its executed notebooks, in its order.
 
-    Notebooks that the suite no longer has follow: chapters may still show them.
+    Notebooks that the suite no longer has follow: chapters may still show them. Beside the suites, ``measures.json``
+    says what the columns of their tables are.
     """
     there = sorted(path.stem for path in (suite.folder / "figures").glob("*.ipynb"))
     names = [Path(figure.file_name).stem for figure in suite.figures]
     facts = {"name": suite.name, "title": suite.title, "first": suite.first, "second": suite.second,
              "figures": [name for name in names if name in there] + [name for name in there if name not in names]}
-    with atomic_path(suite.folder / "suite.json") as temporary:
-        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    about = {measure.name: {"title": measure.title, "digits": measure.digits, "scale": measure.scale,
+                            "description": measure.description} for measure in MEASURES.values()}
+    for path, content in ((suite.folder / "suite.json", facts), (suite.folder.parent / "measures.json", about)):
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def check(root: Path, suite: str = "report") -> list[str]:

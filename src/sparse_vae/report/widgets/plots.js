@@ -30,8 +30,9 @@ const swatch = (colour, dash) => {
   return make("span", {}, document.createRange().createContextualFragment(lines));
 };
 
-// Draws a specification into an element, with a button for each name; what it returns gives Vega's view.
-export const draw = async (target, specification, {alt, base = document.baseURI}) => {
+// Draws a specification into an element, with a button for each name; what it returns gives Vega's view. `pick` gets what
+// stands under a click.
+export const draw = async (target, specification, {alt, base = document.baseURI, pick}) => {
   const embed = await loadVega(), plot = make("div"); // whose role Vega sets
   const {color, strokeDash} = specification.concat[0].encoding;
   const names = color?.scale.domain ?? [], shown = new Set(names);
@@ -52,6 +53,7 @@ export const draw = async (target, specification, {alt, base = document.baseURI}
         [...buttons.children].forEach((button, j) => button.setAttribute("aria-pressed", shown.has(names[j])));
         choose();
       }}, swatch(color.scale.range[i].replace("#000000", ink), strokeDash?.scale.range[i] ?? "3 3"), name))));
+    if (pick) view.addEventListener("click", (_, item) => { if (item?.datum) pick(item.datum.datum ?? item.datum); });
     if (shown.size < names.length) await choose();
   };
   target.replaceChildren(make("div", {class: "plot-view", role: "img", "aria-label": alt}, plot), buttons);
