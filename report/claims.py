@@ -269,3 +269,37 @@ def _(runs):
     found = together(*(against(returns, "vae", model, "explained_variance", at={"latent_dim": [8, 16]})
                        for model in sorted(set(returns.frame["model"]) - {"vae"})))
     return Verdict(all(each.higher for each in found), in_words(*found))
+
+
+# --- How sure are we?
+
+
+def _compared(runs):
+    """The runs on MNIST that chose the step size of the comparison of all models."""
+    return runs.where(dataset="mnist", backbone=["auto", "conv"], latent_dim=16, model=lambda name: name != "gated")
+
+
+@claim("larger-steps", suite="selection")
+def _(runs):
+    losses = _compared(runs).having("loss").means(["loss"], by=["title", "learning_rate"])["loss"].unstack()
+    gains = (losses[0.002] - losses[0.004]).dropna()
+    worse = [title for title in gains.index if gains[title] <= 0]
+    return Verdict(len(gains) >= 10 and len(worse) == 1 and "WU" in worse[0],
+                   "Validation loss at 0.002 minus that at 0.004, nats: "
+                   + "; ".join(f"{title} {gain:.1f}" for title, gain in gains.items()))
+
+
+@claim("nearly-converged", suite="selection")
+def _(runs):
+    falls = _compared(runs).where(learning_rate=0.004).convergence()["fall"]
+    return Verdict(falls.max() < 1, "Fall of the validation loss in the last epoch, nats: " + "; ".join(
+        f"{label} {fall:.2f}" for label, fall in falls.items()), {"most": f"{falls.max():.1f}"})
+
+
+@claim("dictionaries-still-fall", suite="selection")
+def _(runs):
+    atoms = runs.where(dataset="mnist", decoder="linear", epochs=5, learning_rate=0.004)
+    falls = atoms.convergence(by="title")["fall"]
+    return Verdict(falls.min() > 5, "Fall of the validation loss in the fifth epoch, nats: " + "; ".join(
+        f"{title} {fall:.0f}" for title, fall in falls.items()),
+        {"least": f"{falls.min():.0f}", "most": f"{falls.max():.0f}"})

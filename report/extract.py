@@ -32,8 +32,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = ("more", "notebooks", "results")
-"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows, all notebooks, all tables of runs.
+GENERATED = ("more", "notebooks", "results", "measures")
+"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows; all notebooks, tables of runs, measures.
 Those that begin with ``api-`` are the library's reference, from ``report/api.py``."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -465,7 +465,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     cells["notebooks"] = "\n".join(
         f"## {name}: {suites[name].facts['title']} {{#{name}}}\n\n" + "".join(f"- {each.links}\n" for each in notebooks)
         for name, notebooks in published.items() if notebooks)
-    cells["results"] = _results(suites)
+    cells["results"], cells["measures"] = _results(suites), _measures(root)
     files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     for name in ["measures.json", *(f"{name}/{table}" for name in suites for table in TABLES)]:
         if (root / "results" / name).exists():
@@ -493,6 +493,14 @@ def _results(suites: dict[str, Suite]) -> str:
     element = (f'<all-results data-suites="{" ".join(suites)}"><p>With JavaScript, the tables can be filtered, sorted '
                f'and plotted here.</p></all-results>\n<script type="module" src="/{WIDGETS}results.js"></script>')
     return "\n".join([*rows, "", fence(element, "{=html}")])
+
+
+def _measures(root: Path) -> str:
+    """A list of all measures, with what each is."""
+    path = root / "results" / "measures.json"
+    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return "\n\n".join(f"{measure['title']}\n: {measure['description'][:1].upper()}{measure['description'][1:]}. `{name}`"
+                       for name, measure in sorted(about.items(), key=lambda item: item[1]["title"].lower())) + "\n"
 
 
 @cache
