@@ -11,10 +11,10 @@ CPU, in double precision, which not every device has; tensors of another device 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
-from typing import ClassVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +28,15 @@ BLOCK = 1 << 15
 """Elements worked on at a time, in one thread: few enough for torch to use no threads of its own."""
 TOLERANCES = {torch.float32: 1e-9, torch.float64: 1e-15}
 """Where series may be cut off, relative to their value, for a gradient of this dtype."""
+Inputs = ParamSpec("Inputs")
+Result = TypeVar("Result")
 
 
-def _left_to_python(function: Callable) -> Callable:
+def _left_to_python(function: Callable[Inputs, Result]) -> Callable[Inputs, Result]:
     """``torch.compiler.disable``, but applied under a compiler only: it imports the compiler, which takes seconds."""
     @wraps(function)
-    def call(*args):
-        return (torch.compiler.disable(function) if torch.compiler.is_compiling() else function)(*args)
+    def call(*args: Inputs.args, **named: Inputs.kwargs) -> Result:
+        return (torch.compiler.disable(function) if torch.compiler.is_compiling() else function)(*args, **named)
 
     return call
 
@@ -68,16 +70,17 @@ class Gamma(torch.distributions.Gamma):
     (True, True)
     """
 
-    arg_constraints: ClassVar = {"concentration": positive_and_finite, "rate": positive_and_finite}
+    arg_constraints: ClassVar = {  # type: ignore[misc]  # no ClassVar in torch's
+        "concentration": positive_and_finite, "rate": positive_and_finite}
 
     def __init__(self, concentration: Tensor | float, rate: Tensor | float, validate_args: bool | None = None):
         super().__init__(concentration, rate, validate_args=validate_args)
         _check_dtypes(concentration=self.concentration, rate=self.rate)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> Gamma:
+    def expand(self, batch_shape: Sequence[int], _instance: Gamma | None = None) -> Gamma:
         return super().expand(batch_shape, self._get_checked_instance(Gamma, _instance))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008 (as in torch)
+    def rsample(self, sample_shape: Sequence[int] = torch.Size(),
                 generator: torch.Generator | None = None) -> Tensor:
         """Samples with their pathwise gradient, ``(*sample_shape, *batch_shape)``.
 
@@ -87,13 +90,13 @@ class Gamma(torch.distributions.Gamma):
         sample.detach().clamp_(min=torch.finfo(sample.dtype).tiny)
         return sample
 
-    def rsample_log(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008
+    def rsample_log(self, sample_shape: Sequence[int] = torch.Size(), *,
                     generator: torch.Generator | None = None) -> Tensor:
         """Samples of ln z with their pathwise gradient, ``(*sample_shape, *batch_shape)``; they do not underflow."""
         return self._standard_sample(sample_shape, True, generator) - self.rate.log()
 
-    def _standard_sample(self, sample_shape: torch.Size, in_logs: bool, generator: torch.Generator | None) -> Tensor:
-        concentration = self.concentration.expand(self._extended_shape(sample_shape))
+    def _standard_sample(self, sample_shape: Sequence[int], in_logs: bool, generator: torch.Generator | None) -> Tensor:
+        concentration = self.concentration.expand(self._extended_shape(torch.Size(sample_shape)))
         return _StandardSample.apply(concentration, in_logs, generator)[0]
 
     def log_prob_from_log(self, log_value: Tensor) -> Tensor:
@@ -134,19 +137,21 @@ class _StandardSample(torch.autograd.Function):
         return sample.to(concentration.device), log_sample
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool, torch.Generator | None],
+                      output: tuple[Tensor, Tensor]) -> None:
         concentration, ctx.in_logs, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(concentration, *output)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         concentration, sample, log_sample = ctx.saved_tensors
         change = _SampleGradient.apply(concentration, log_sample, gradient).mul_(gradient)
         return change if ctx.in_logs else change.mul_(sample), None, None
 
     @staticmethod
-    def vmap(info, in_dims, concentration: Tensor, in_logs: bool, generator: torch.Generator | None):
+    def vmap(info: Any, in_dims: tuple[int, None, None], concentration: Tensor, in_logs: bool,
+             generator: torch.Generator | None) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         if info.randomness != "different":
             raise RuntimeError(f"vmap over Gamma samples needs randomness='different'; got {info.randomness!r}")
         return _StandardSample.apply(concentration.movedim(in_dims[0], 0), in_logs, generator), (0, 0)
@@ -171,16 +176,16 @@ class _SampleGradient(torch.autograd.Function):
         return gradient.to(concentration.device)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> NoReturn:
         raise RuntimeError("the gradient of a Gamma sample cannot be differentiated again: second derivatives with "
                            "respect to the concentration are not implemented")
 
     @staticmethod
-    def vmap(info, in_dims, *inputs: Tensor):
+    def vmap(info: Any, in_dims: tuple[int, ...], *inputs: Tensor) -> tuple[Tensor, int]:
         first = [part.movedim(dim, 0) for part, dim in zip(inputs, in_dims, strict=True)]
         return _SampleGradient.apply(*first), 0
 
@@ -263,7 +268,7 @@ def _write_gradient(k: Tensor, log_sample: Tensor, gradient: Tensor) -> None:
 
     k, log_sample = k.detach(), log_sample.detach()  # that this is no part of a graph, other threads do not know
 
-    def fill(rows: slice, _) -> None:
+    def fill(rows: slice, _: int) -> None:
         own, log_z = k[rows].double(), log_sample[rows].double()
         found = torch.empty_like(own)
         gamma_kernels.log_sample_gradient(own.numpy(), log_z.numpy(), log_z.exp().numpy(), TOLERANCES[gradient.dtype],

@@ -58,7 +58,7 @@ _compiled = njit(**_OPTIONS, fastmath={"contract"})  # a product and a sum may s
 
 
 @_exactly
-def standard_gamma(source, k, sample):
+def standard_gamma(source: np.random.Generator, k: np.ndarray, sample: np.ndarray) -> None:
     """Write samples of Gamma(k, 1) to ``sample``: NumPy's own of the same state, in less time.
 
     Args:
@@ -85,7 +85,7 @@ def standard_gamma(source, k, sample):
 
 
 @_exactly
-def standard_pieces(source, k, sample, drop):
+def standard_pieces(source: np.random.Generator, k: np.ndarray, sample: np.ndarray, drop: np.ndarray) -> None:
     """Write what ln z of z ~ Gamma(k, 1) is made of, for every k > 0: it is ln ``sample`` − ``drop``.
 
     Where all shapes are 1 or more these are samples of z itself and 0, else of Gamma(k + 1, 1) and E/k, with E
@@ -129,7 +129,8 @@ _MU = tuple(1 / math.factorial(n + 1) for n in range(22))
 
 
 @_compiled
-def log_sample_gradient(k, log_z, z, tolerance, gradient):
+def log_sample_gradient(k: np.ndarray, log_z: np.ndarray, z: np.ndarray, tolerance: float,
+                        gradient: np.ndarray) -> None:
     """Write g(k, z) of each element to ``gradient``, NaN where k is not positive and finite or ln z is not finite.
 
     Args:
@@ -161,7 +162,8 @@ def log_sample_gradient(k, log_z, z, tolerance, gradient):
 
 
 @_compiled
-def _finish(region, rows, k, log_z, z, tolerance, gradient):
+def _finish(region: int, rows: np.ndarray, k: np.ndarray, log_z: np.ndarray, z: np.ndarray, tolerance: float,
+            gradient: np.ndarray) -> None:
     """The gradient of the elements of one region, by its formula."""
     own = np.empty((4, len(rows)))
     for j, row in enumerate(rows):
@@ -177,7 +179,7 @@ def _finish(region, rows, k, log_z, z, tolerance, gradient):
 
 
 @_compiled
-def _lower_series(k, log_z, z, tolerance, gradient):
+def _lower_series(k: np.ndarray, log_z: np.ndarray, z: np.ndarray, tolerance: float, gradient: np.ndarray) -> None:
     """(1/k) Σ zⁿ/(k + 1)ₙ (ψ(k + 1 + n) − ln z) by Horner's rule, ψ falling by 1/(k + n) from step to step."""
     size, largest_k, largest_ratio = len(k), k[0], 0.0
     for j in range(size):
@@ -199,7 +201,7 @@ def _lower_series(k, log_z, z, tolerance, gradient):
 
 
 @_compiled
-def _upper_fraction(k, log_z, z, tolerance, gradient):
+def _upper_fraction(k: np.ndarray, log_z: np.ndarray, z: np.ndarray, tolerance: float, gradient: np.ndarray) -> None:
     """W (ln z − ψ(k)) + ∂W/∂k by Legendre's continued fraction 1/W, from its end."""
     size, largest_k, smallest_z = len(k), 0.0, z[0]
     for j in range(size):
@@ -224,7 +226,7 @@ def _upper_fraction(k, log_z, z, tolerance, gradient):
 
 
 @_compiled
-def _uniform_expansion(k, log_z, tolerance, gradient):
+def _uniform_expansion(k: np.ndarray, log_z: np.ndarray, tolerance: float, gradient: np.ndarray) -> None:
     """Temme's expansion, differentiated; for k ≥ 12 and |ln z/k| < 1.1."""
     size, smallest_k, widest = len(k), k[0], 0.0
     log_ratio, mu_by_eta, eta = np.empty(size), np.empty(size), np.empty(size)
@@ -263,14 +265,14 @@ def _uniform_expansion(k, log_z, tolerance, gradient):
 
 
 @_compiled
-def _digamma_of_large(x):
+def _digamma_of_large(x: float) -> float:
     """ψ(x) for x ≥ 10 by its asymptotic series."""
     inverse = 1 / x
     return _logarithm(x) - inverse * (0.5 + inverse * _polynomial(inverse * inverse, _DIGAMMA))
 
 
 @_compiled
-def _logarithm(x):
+def _logarithm(x: float) -> float:
     """ln x of a normal positive number, as vector instructions can take it: ln m + e ln 2 of x = m 2ᵉ with m from √½
     to √2, and ln m = 2 artanh s = Σ 2/(2n + 1) s²ⁿ⁺¹ with s = (m − 1)/(m + 1)."""
     bits = np.float64(x).view(np.int64)
@@ -282,7 +284,7 @@ def _logarithm(x):
 
 
 @_compiled
-def _polynomial(x, coefficients):
+def _polynomial(x: float, coefficients: tuple[float, ...]) -> float:
     """Σ cₙ xⁿ by Horner's rule; the coefficients are constants of the compiled code."""
     value = coefficients[-1]
     for n in range(len(coefficients) - 2, -1, -1):

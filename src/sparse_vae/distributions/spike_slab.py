@@ -27,8 +27,8 @@ estimators that let a gradient through, each at a price that the report measures
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -169,10 +169,10 @@ class SpikeSlab(Distribution):
         self.logits, self.loc, self.scale = broadcast_all(logits, loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> SpikeSlab:
+    def expand(self, batch_shape: Sequence[int], _instance: SpikeSlab | None = None) -> SpikeSlab:
         """The same distribution with a larger batch shape."""
-        expanded = (parameter.expand(batch_shape) for parameter in (self.logits, self.loc, self.scale))
-        return SpikeSlab(*expanded, validate_args=self._validate_args)
+        logits, loc, scale = (parameter.expand(batch_shape) for parameter in (self.logits, self.loc, self.scale))
+        return SpikeSlab(logits, loc, scale, validate_args=self._validate_args)
 
     @property
     def probs(self) -> Tensor:
@@ -189,12 +189,12 @@ class SpikeSlab(Distribution):
         """Var[z] = γ(σ² + μ²) − γ²μ²."""
         return self.probs * (self.scale.square() + (1 - self.probs) * self.loc.square())
 
-    def sample(self, sample_shape: torch.Size | tuple = (), *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Exact samples: discrete spikes, zeros that are zeros; no gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
 
-    def rsample(self, sample_shape: torch.Size | tuple = (), *, estimator: str = "straight-through",
+    def rsample(self, sample_shape: Sequence[int] = (), *, estimator: str = "straight-through",
                 temperature: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
         """Samples with a gradient: exact in μ and σ, that of the estimator in γ (see :func:`sample_spikes`).
 
@@ -272,8 +272,8 @@ class PairwiseKL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, mean: Tensor, log_variance: Tensor, logit: Tensor, other_mean: Tensor, other_log_variance: Tensor,
-                other_logit: Tensor) -> Tensor:
+    def forward(ctx: Any, mean: Tensor, log_variance: Tensor, logit: Tensor, other_mean: Tensor,
+                other_log_variance: Tensor, other_logit: Tensor) -> Tensor:
         gamma, second = logit.sigmoid(), log_variance.exp() + mean.square()
         precision = (-other_log_variance).exp()
         moments = torch.cat([gamma, gamma * mean, gamma * second], 1)
@@ -286,7 +286,7 @@ class PairwiseKL(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         mean, gamma, second, own, other_mean, precision, other_logit, moments, linear = ctx.saved_tensors
         of_rows, of_columns = gradient.sum(1, keepdim=True), gradient.sum(0).unsqueeze(1)
         zeroth, first, square = (-gradient @ linear).chunk(3, 1)  # with respect to the moments

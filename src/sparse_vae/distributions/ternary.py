@@ -7,6 +7,7 @@ sign is then y₊ − y₋; straight-through, it is the exact sample's with the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -43,7 +44,7 @@ class Ternary(Distribution):
         self.logits = logits
         super().__init__(logits.shape[:-1], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance=None) -> Ternary:
+    def expand(self, batch_shape: Sequence[int], _instance: Ternary | None = None) -> Ternary:
         return Ternary(self.logits.expand(*batch_shape, 3), validate_args=self._validate_args)
 
     @lazy_property
@@ -70,13 +71,13 @@ class Ternary(Distribution):
     def variance(self) -> Tensor:
         return self.presence - self.mean.square()
 
-    def sample(self, sample_shape: torch.Size = torch.Size(), *,  # noqa: B008 (as in torch)
+    def sample(self, sample_shape: Sequence[int] = torch.Size(), *,
                generator: torch.Generator | None = None) -> Tensor:
         """Exact signs −1, 0, +1, ``(*sample_shape, *batch_shape)``."""
         with torch.no_grad():
             return self._exact(self._perturbed(sample_shape, generator))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size(), *, temperature: float = 1.0,  # noqa: B008
+    def rsample(self, sample_shape: Sequence[int] = torch.Size(), *, temperature: float = 1.0,
                 straight_through: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """Signs that are differentiable in the logits, ``(*sample_shape, *batch_shape)``.
 
@@ -106,7 +107,7 @@ class Ternary(Distribution):
         """Nats."""
         return -(self._log_probs.exp() * self._log_probs).sum(0)
 
-    def _perturbed(self, sample_shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    def _perturbed(self, sample_shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Logits plus Gumbel noise, ``(3, *sample_shape, *batch_shape)``."""
         shape = torch.Size((3, *sample_shape, *self.batch_shape))
         uniform = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device).uniform_(generator=generator)
@@ -126,4 +127,6 @@ class Ternary(Distribution):
 @register_kl(Ternary, Ternary)
 def _ternary_kl(p: Ternary, q: Ternary) -> Tensor:
     """Σ π ln(π/π₀), nats, ``(*batch_shape)``."""
-    return sum(log_p.exp() * (log_p - log_q) for log_p, log_q in zip(p._log_probs, q._log_probs, strict=True))
+    negative, zero, positive = (log_p.exp() * (log_p - log_q)
+                                for log_p, log_q in zip(p._log_probs, q._log_probs, strict=True))
+    return negative + zero + positive
