@@ -56,11 +56,11 @@ def spikes(model: LatentVariableModel, x: Tensor) -> tuple[Tensor, Tensor] | Non
     """
     posterior = model.encode(x)
     if hasattr(posterior, "spike_logit"):
-        q = posterior.distribution()
+        q = posterior.distribution()  # type: ignore[attr-defined]
         return q.probs, q.mean
     if hasattr(posterior, "structure"):
         signs = posterior.structure()
-        return signs.presence, posterior.concentration * posterior.scale * signs.mean
+        return signs.presence, posterior.concentration * posterior.scale * signs.mean  # type: ignore[attr-defined]
     return None
 
 

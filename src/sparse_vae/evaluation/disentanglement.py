@@ -323,4 +323,4 @@ def _equal_bins(values: Tensor, bins: int) -> Tensor:
 def _divided(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the train and the test data, both at least one for n ≥ 2."""
     generator = torch.Generator().manual_seed(check_integer("seed", seed, minimum=0))
-    return torch.randperm(n, generator=generator).tensor_split([int(n * TRAIN_SHARE)])
+    return torch.randperm(n, generator=generator).tensor_split([int(n * TRAIN_SHARE)])  # type: ignore[return-value]

@@ -66,13 +66,13 @@ def smoothness(features: Tensor) -> Tensor:
     >>> smoothness(torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 2.0]]))
     tensor([ 1., -1.,  0.])
     """
-    products, squares = 0, 0
+    products, squares = 0, 0  # type: Tensor | int, Tensor | int
     for axis in _axes(features):
         pairs = features.shape[axis] - 1
         first, second = features.narrow(axis, 0, pairs), features.narrow(axis, 1, pairs)
         products = products + (first * second).flatten(1).sum(1)
         squares = squares + (first.square() + second.square()).flatten(1).sum(1) / 2
-    return torch.where(squares > 0, products / torch.where(squares > 0, squares, 1), 0)
+    return torch.where(squares > 0, products / torch.where(squares > 0, squares, 1), 0)  # type: ignore[arg-type, operator]
 
 
 def spread(features: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ def spread(features: Tensor) -> Tensor:
     energy = features.square()
     total = energy.flatten(1).sum(1)
     share = energy / torch.where(total > 0, total, 1).view(-1, *[1] * (features.ndim - 1))
-    found, even = 0, 0
+    found, even = 0, 0  # type: Tensor | int, Tensor | int
     for axis in _axes(features):
         at = torch.arange(features.shape[axis], dtype=features.dtype, device=features.device)
         marginal = share.movedim(axis, -1).flatten(1, -2).sum(1) if features.ndim > 2 else share
         centre = (marginal * at).sum(1, keepdim=True)
         found = found + (marginal * (at - centre).square()).sum(1)
         even = even + at.var(correction=0)
-    return torch.where(total > 0, (found / even).sqrt(), 1)
+    return torch.where(total > 0, (found / even).sqrt(), 1)  # type: ignore[union-attr]
 
 
 def extent(features: Tensor, share: float = 0.9) -> Tensor:

@@ -94,5 +94,5 @@ def _log_weights(model: LatentVariableModel, x: Tensor, n_samples: int, batch_si
     at_once = max(1, batch_size // len(x))
     for done in range(0, n_samples, at_once):
         copies = x.expand(min(at_once, n_samples - done), *x.shape)
-        log_weights = model.log_importance_weight(copies.flatten(0, 1), generator=generator)
+        log_weights = model.log_importance_weight(copies.flatten(0, 1), generator=generator)  # type: ignore[operator]
         yield log_weights.view(copies.shape[:2]).cpu().double()

@@ -98,7 +98,7 @@ class _SharedScaler(StandardScaler):
 
     def fit(self, x: np.ndarray, y: np.ndarray | None = None) -> _SharedScaler:
         super().fit(x)
-        self.scale_ = np.full_like(self.scale_, np.sqrt(self.var_.mean()) or 1)
+        self.scale_ = np.full_like(self.scale_, np.sqrt(self.var_.mean()) or 1)  # type: ignore[has-type]
         return self
 
 

@@ -19,7 +19,7 @@ from sparse_vae.checks import SettingError
 class Selectivity(NamedTuple):
     """The index and the class of the largest mean, ``(latent_dim,)``, and means of |z|, ``(classes, latent_dim)``."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     preferred: Tensor
     means: Tensor
 

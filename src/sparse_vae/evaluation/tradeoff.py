@@ -9,7 +9,7 @@ import numpy as np
 from sparse_vae.checks import SettingError
 
 
-def knee(x: Sequence[float], y: Sequence[float]) -> int:
+def knee(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> int:
     """Index of the point farthest from the straight line between the ends of a curve, both axes scaled to [0, 1].
 
     That is the knee of Satopää et al. (2011) without their smoothing; of a straight curve it is the first point.

@@ -74,7 +74,8 @@ class Subject:
     def __init__(self, model: LatentVariableModel, data: Dataset, seed: int = 0):
         self.model, self.data, self.seed = model, data, seed
         self.part = data.measured
-        self.x, self.y = self.part.x, self.part.y
+        # That there are classes, a measure asks for that needs them.
+        self.x, self.y = self.part.x, self.part.y  # type: Tensor, Tensor  # type: ignore[assignment]
 
     @cached_property
     def codes(self) -> Tensor:
@@ -108,13 +109,15 @@ class Subject:
         from sparse_vae.evaluation import labelled_subset  # imports scikit-learn
 
         train = self.data.train
-        chosen = labelled_subset(train.y, min(LABELS, len(train.y)), self.seed)
-        return self.means_of(train.x[chosen]), train.y[chosen]
+        chosen = labelled_subset(train.y, min(LABELS, len(train.y)), self.seed)  # type: ignore[arg-type]
+        return self.means_of(train.x[chosen]), train.y[chosen]  # type: ignore[index]
 
     def bound_of(self, x: Tensor) -> float:
         """One-sample estimate of −ELBO, nats, mean over observations; models with a prior only."""
         generator = epoch_generator(self.seed, 0)
-        return batched(lambda batch: self.model.negative_elbo(batch, generator=generator), x).mean().item()
+        return batched(
+            lambda batch: self.model.negative_elbo(batch, generator=generator),  # type: ignore[operator]
+            x).mean().item()
 
     @cached_property
     def bound(self) -> float:
@@ -254,7 +257,7 @@ def measures(*declared: Measure | Curve, needs: Iterable[str] = ()) -> Callable:
     def register(function: Callable[[Subject], Values]) -> Callable[[Subject], Values]:
         GROUPS.append(Group(function, declared, needs))
         for each in declared:
-            (CURVES if isinstance(each, Curve) else MEASURES)[each.name] = each
+            (CURVES if isinstance(each, Curve) else MEASURES)[each.name] = each  # type: ignore[assignment]
         return function
     return register
 

@@ -71,7 +71,7 @@ def _summary(subject: Subject) -> Values:
                  "parameters": count_parameters(model)}
     if isinstance(model, GenerativeModel):
         found["negative_elbo"] = subject.bound
-    return found | {
+    return found | {  # type: ignore[return-value]
         "mean_squared_error": mean_squared_error(x, subject.reconstruction).mean().item(),
         "explained_variance": explained_variance(x, subject.reconstruction),
         "active_fraction": subject.rates.mean().item(),
@@ -227,7 +227,7 @@ def _denoising(subject: Subject) -> Values:
     # Without noise: an exact copy has no finite PSNR, so the noisy copies begin at the first level above 0.
     clean = {name: function(x, subject.reconstruction[:len(x)], high - low).mean().item()
              for name, function in functions.items()}
-    found = {}
+    found = {}  # type: Values
     for kind in NOISES:
         noisy = [add_noise(x, kind, level, value_range=(low, high), seed=subject.seed) for level in NOISE_LEVELS[1:]]
         denoised = [batched(subject.model.reconstruct, copy) for copy in noisy]

@@ -62,7 +62,7 @@ def _spikes(subject: Subject) -> Values:
     if getattr(model, "prior", None) == "pseudo-inputs":
         with torch.no_grad():
             prior = (batched(model.choices, subject.x).mean(0) @ spikes(model, model.pseudo_inputs)[0]).mean().item()
-    return {"spike_rate": rate, "prior_rate": prior, "rate_ratio": rate / asked}
+    return {"spike_rate": rate, "prior_rate": prior, "rate_ratio": rate / asked}  # type: ignore[dict-item, operator]
 
 
 @measures(
@@ -74,7 +74,7 @@ def _spikes(subject: Subject) -> Values:
 )
 def _choice(subject: Subject) -> Values:
     model = copy(subject.model)  # shares the weights
-    model.choice = "optimal"
+    model.choice = "optimal"  # type: ignore[assignment]
     optimal = Subject(model, subject.data, subject.seed).bound  # from the same noise
     return {"optimal_choice_elbo": optimal, "choice_gap": subject.bound - optimal}
 
@@ -104,8 +104,9 @@ def _samples(subject: Subject) -> Values:
     known, others = (space.coordinates(x[torch.randperm(len(x), generator=generator)[:count]])
                      for x in (subject.x, train))
     with torch.no_grad():
-        drawn = torch.cat([space.coordinates(subject.model.sample(len(part), generator=generator))
-                           for part in torch.arange(count).split(EVALUATION_BATCH)])
+        drawn = torch.cat([
+            space.coordinates(subject.model.sample(len(part), generator=generator))  # type: ignore[operator]
+            for part in torch.arange(count).split(EVALUATION_BATCH)])
     found, floor = (sample_quality(known, points, NEIGHBOUR) for points in (drawn, others))
     return {"sample_detection": found.detection, "sample_distance": found.frechet, "sample_precision": found.precision,
             "sample_recall": found.recall, "data_detection": floor.detection, "data_distance": floor.frechet}

@@ -124,7 +124,7 @@ def _dci(subject: Subject) -> Values:
 
 def known_sources(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     """Codes and sources of the first observations, and which sources these are: those that vary there."""
-    factors = subject.part.factors[:SOURCE_OBSERVATIONS]
+    factors = subject.part.factors[:SOURCE_OBSERVATIONS]  # type: ignore[index]
     known = _varying(factors)
     return subject.codes[:SOURCE_OBSERVATIONS], factors[:, known], known
 
@@ -155,8 +155,8 @@ def _market(subject: Subject) -> Values:
     typical = codes.abs().mean().clamp(min=1e-12)
     found = {"awake_by_regime": (present, [(codes[own] != 0).float().mean().item() for own in days]),
              "size_by_regime": (present, [(codes[own].abs().mean() / typical).item() for own in days])}
-    varying = _varying(subject.part.factors)
-    truth, true_loadings = subject.part.factors[:, varying], subject.data.loadings[varying]
+    varying = _varying(subject.part.factors)  # type: ignore[arg-type]
+    truth, true_loadings = subject.part.factors[:, varying], subject.data.loadings[varying]  # type: ignore[index]
     assignment = evaluation.matched_sources(codes, truth).assignment
     factors = (assignment >= 0).nonzero()[:, 0]
     dimensions = assignment[factors]
@@ -164,7 +164,7 @@ def _market(subject: Subject) -> Values:
     sizes = awake.abs() / awake.std(0).clamp(min=1e-12)
     train = subject.data.train
     learned, means = subject.means_of(train.x)[:, dimensions], subject.means[:, dimensions]
-    rate = (train.factors[:, varying][:, factors] != 0).double().mean().item()
+    rate = (train.factors[:, varying][:, factors] != 0).double().mean().item()  # type: ignore[index]
     above = means.abs() > learned.abs().quantile(1 - rate, dim=0)
     centre, threshold = evaluation.robust_threshold(learned, ROBUST)
     cosines = torch.nn.functional.cosine_similarity(loadings[dimensions], true_loadings[factors], dim=1)
@@ -199,7 +199,7 @@ def _signals(subject: Subject) -> Values:
     reconstruction = evaluation.batched(subject.model.decode_mean, subject.sparse_codes).double().numpy()
     error, precision, recall, f1, amplitude_error = _recovered(subject, codes, atoms, reconstruction)
     found = {"signal_error": error, "frequency_precision": precision, "frequency_recall": recall, "frequency_f1": f1,
-             "amplitude_error": amplitude_error}
+             "amplitude_error": amplitude_error}  # type: Values
     count = round((codes != 0).sum(1).mean())
     if 0 < count <= codes.shape[1] / 2:  # of a code that is not sparse there is nothing to pursue
         from sklearn.decomposition import sparse_encode
@@ -217,7 +217,7 @@ def _recovered(subject: Subject, codes: np.ndarray, atoms: np.ndarray,
                reconstruction: np.ndarray) -> tuple[float, float, float, float, float]:
     """How well codes (n, J) on atoms (J, length) recover the signals: squared error, precision, recall and F1 of the
     frequencies, relative error of the amplitudes."""
-    x, waves, factors = (part.double().numpy() for part in (
+    x, waves, factors = (part.double().numpy() for part in (  # type: ignore[union-attr]
         subject.x, subject.data.loadings, subject.part.factors))
     half = len(waves) // 2  # sines, then cosines
     truth = np.hypot(factors[:, :half], factors[:, half:])  # (n, frequencies)
