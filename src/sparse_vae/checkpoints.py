@@ -67,7 +67,7 @@ def is_outdated(path: Path, config: RunConfig, root: Path | str = ".") -> bool:
     """Whether a file of a run is older than the CSV file that the run is on, whose path is relative to ``root``."""
     csv = config.dataset_settings.get("csv")
     try:
-        return csv is not None and path.stat().st_mtime < (Path(root) / csv).stat().st_mtime
+        return isinstance(csv, str) and path.stat().st_mtime < (Path(root) / csv).stat().st_mtime
     except OSError:
         return False
 
@@ -157,7 +157,7 @@ class Checkpoint:
         """``state`` with these values; any error says that they do not fit."""
         if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("the epochs of its history are not 1, 2, …")
-        split = {"model": {}, "optimizer": {}}
+        split: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             split[part][rest] = tensor
@@ -207,5 +207,5 @@ def train_run(config: RunConfig, dataset: Dataset, *, checkpoint: Path | str | N
             keeper.save(state)
 
     history = train(model, dataset, config.training, progress=progress,
-                    resume=keeper and keeper.restore, on_epoch=on_epoch)
+                    resume=keeper.restore if keeper else None, on_epoch=on_epoch)
     return model.cpu().eval(), history

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ def suited_settings(model: str, dataset: str) -> dict[str, object]:
     return {**suited_training(dataset), **suited.get("", {}), **suited.get(dataset, {})}
 
 
-def configure(model: str, dataset: str, **settings) -> RunConfig:
+def configure(model: str, dataset: str, **settings: object) -> RunConfig:
     """A checked configuration from one flat list of settings, of the training, the model and the data set alike.
 
     A name that several of them take goes to the first in that order (``seed`` is the training's);
@@ -77,7 +78,9 @@ def configure(model: str, dataset: str, **settings) -> RunConfig:
     (8, 3)
     """
     of_model, of_dataset = model_settings(model), dataset_settings(dataset)
-    for_training, for_model, for_dataset = {}, {}, {}
+    for_training: dict[str, Any] = {}
+    for_model: dict[str, object] = {}
+    for_dataset: dict[str, object] = {}
     for name, value in {**suited_settings(model, dataset), **settings}.items():
         if name in TRAINING_SETTINGS:
             for_training[name] = value

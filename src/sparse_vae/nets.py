@@ -7,6 +7,7 @@ back to ``(batch, *input_shape)``, without a last non-linearity: logits or means
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ class _ImageConvolution(nn.ConvTranspose2d):
     def __init__(self, channels: int, image_channels: int, output_padding: tuple[int, int]):
         super().__init__(channels, image_channels, 3, stride=2, padding=1, output_padding=output_padding)
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Tensor) -> Tensor:  # type: ignore[override]  # the size of what comes out is known
         if not maps.is_cpu or self.out_channels > 3:
             return super().forward(maps)
         with torch.autocast("cpu", enabled=False):
@@ -88,12 +89,12 @@ class _SumOfTaps(torch.autograd.Function):
         return framed[:, :, 1:rows, 1:columns] + bias.view(-1, 1, 1)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, tuple[int, int]], output: Tensor) -> None:
         maps, weight, _, ctx.output_padding = inputs
         ctx.save_for_backward(maps, weight)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         maps, weight = ctx.saved_tensors
         found = torch.ops.aten.convolution_backward(
             gradient.contiguous(), maps, weight, [weight.shape[1]], (2, 2), (1, 1), (1, 1), True, ctx.output_padding, 1,
@@ -101,17 +102,19 @@ class _SumOfTaps(torch.autograd.Function):
         return *found, None
 
 
-def _convolutional(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int) -> tuple[nn.Module, nn.Module]:
+def _convolutional(input_shape: tuple[int, ...], n_outputs: int,
+                   latent_dim: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Three 3×3 convolutions of stride 2 and their mirror image, for images of any size and channel count."""
     channels, *sides = input_shape
     heights, widths = map(_halved_sizes, sides)
     deepest = (CHANNELS[-1], heights[-1], widths[-1])
-    down, up = [], []
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
     for narrow, wide in zip((channels, *CHANNELS), CHANNELS, strict=False):
         down += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.ReLU()]
     for level in reversed(range(len(CHANNELS))):
         # A side of n is reached from ⌈n/2⌉ by 2⌈n/2⌉ − 1 plus this padding, 0 or 1.
-        padding = tuple(1 - sizes[level] % 2 for sizes in (heights, widths))
+        padding = 1 - heights[level] % 2, 1 - widths[level] % 2
         up.append(nn.ReLU())
         if level:
             up.append(nn.ConvTranspose2d(CHANNELS[level], CHANNELS[level - 1], 3, stride=2, padding=1,
@@ -130,7 +133,8 @@ def _initialise_before_relu(layer: nn.Module) -> None:
     variance, lets the signal fade over three convolutions, and small data sets then train for long without moving."""
     if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         return
-    fan_in = layer.weight[0].numel()
+    assert layer.bias is not None
+    fan_in: float = layer.weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
         # Of the kernel, a pixel meets one part in stride² for each input channel.
         fan_in = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
@@ -139,7 +143,7 @@ def _initialise_before_relu(layer: nn.Module) -> None:
 
 
 def _perceptron(input_shape: tuple[int, ...], n_outputs: int, latent_dim: int,
-                hidden_dim: int) -> tuple[nn.Module, nn.Module]:
+                hidden_dim: int) -> tuple[nn.Sequential, nn.Sequential]:
     """D–hidden–outputs and latents–hidden–D with ReLU: the network of the reference tables (784-400-J)."""
     features = math.prod(input_shape)
     encoder = nn.Sequential(
@@ -155,7 +159,7 @@ SMALLEST_SIDE = 16
 
 
 def make_backbone(kind: str, input_shape: tuple[int, ...], n_outputs: int, latent_dim: int,
-                  hidden_dim: int = 400) -> tuple[nn.Module, nn.Module]:
+                  hidden_dim: int = 400) -> tuple[nn.Sequential, nn.Sequential]:
     """An encoder and a decoder for observations of ``input_shape``.
 
     Args:
@@ -189,7 +193,15 @@ class _UnitColumns(nn.Module):
         return F.normalize(matrix, dim=0)
 
 
-def keep_unit_columns(layer: nn.Linear) -> None:
+def linear_layer(network: nn.Module | None, index: int) -> nn.Linear:
+    """The layer of a backbone at ``index``, which is linear at the code's end."""
+    assert isinstance(network, nn.Sequential)
+    layer = network[index]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def keep_unit_columns(layer: nn.Module) -> None:
     """Give the columns of a layer's matrix norm 1, now and throughout training: its inputs then keep their scale.
 
     >>> layer = nn.Linear(4, 9)
@@ -209,4 +221,5 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-__all__ = ["BACKBONES", "Flatten", "Unflatten", "count_parameters", "keep_unit_columns", "make_backbone"]
+__all__ = ["BACKBONES", "Flatten", "Unflatten", "count_parameters", "keep_unit_columns", "linear_layer",
+           "make_backbone"]

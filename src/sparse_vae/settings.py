@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import wraps
 from types import SimpleNamespace
+from typing import Any, Protocol, TypeVar, cast
 
 from sparse_vae.checks import (
     SettingError,
@@ -24,6 +25,8 @@ from sparse_vae.checks import (
     check_number,
     unknown_name,
 )
+
+Result = TypeVar("Result", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Setting:
         return None if value is None and self.default is None else self.accept(name, value)
 
     @property
-    def field(self) -> dataclasses.Field:
-        """A field of a dataclass that is declared by this setting."""
+    def field(self) -> Any:
+        """A field of a dataclass that is declared by this setting; what type it has, the dataclass says."""
         return dataclasses.field(default=self.default, metadata={"setting": self})
 
 
@@ -104,7 +107,7 @@ class Number(Setting):
 class Choice(Setting):
     """One of several names."""
 
-    choices: tuple[str, ...]
+    choices: Collection[str]
 
     @property
     def allowed(self) -> str:
@@ -143,9 +146,9 @@ def defaults(settings: Mapping[str, Setting]) -> dict[str, object]:
     return {name: setting.default for name, setting in settings.items()}
 
 
-def resolve(settings: Mapping[str, Setting], values: dict[str, object]) -> SimpleNamespace:
+def resolve(settings: Mapping[str, Setting], values: Mapping[str, object]) -> SimpleNamespace:
     """The values, defaults for those that are not there, and in the place of None what it stands for."""
-    resolved = SimpleNamespace(**defaults(settings) | values)
+    resolved = SimpleNamespace(**{**defaults(settings), **values})
     for name, setting in settings.items():
         if setting.otherwise is not None and getattr(resolved, name) is None:
             setattr(resolved, name, setting.otherwise(resolved))
@@ -178,26 +181,36 @@ def check_settings(settings: Mapping[str, Setting], given: Mapping[str, object],
     return values
 
 
-def takes_settings(settings: Mapping[str, Setting], *,
-                   together: Callable[[SimpleNamespace], None] | None = None) -> Callable[[Callable], Callable]:
+class TakesSettings(Protocol[Result]):
+    """A function of declared settings, as :func:`takes_settings` makes it."""
+
+    settings: Mapping[str, Setting]
+    check: Callable[..., dict[str, object]]
+
+    def __call__(self, *positional: Any, **named: Any) -> Result: ...
+
+
+def takes_settings(settings: Mapping[str, Setting], *, together: Callable[[SimpleNamespace], None] | None = None
+                   ) -> Callable[[Callable[..., Result]], TakesSettings[Result]]:
     """Decorate a function so that these settings, its keyword arguments, are checked and have their defaults.
 
     They may also be given by position, in the order in which they are declared; other arguments are passed on by name.
     The function has ``settings``, and ``check``, which gives the checked values of all of them: :func:`check_settings`.
     """
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., Result]) -> TakesSettings[Result]:
         others = inspect.signature(function).parameters.keys() - settings.keys()
 
         def check(given: Mapping[str, object], of: str = function.__name__) -> dict[str, object]:
             return check_settings(settings, given, of=of, together=together)
 
         @wraps(function)
-        def call(*positional, **named):
+        def call(*positional: Any, **named: Any) -> Result:
             passed = {name: named.pop(name) for name in others & named.keys()}
             return function(**passed, **check(dict(zip(settings, positional, strict=False)) | named))
 
-        call.settings, call.check = settings, check
-        return call
+        taking = cast(TakesSettings[Result], call)
+        taking.settings, taking.check = settings, check
+        return taking
     return decorate
 
 

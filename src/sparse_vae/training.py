@@ -60,7 +60,7 @@ class TrainingSettings:
                             "natively", choices=PRECISIONS).field
     channels_last: bool = Flag(True, "store convolution weights in the layout that is fast for them").field
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_settings(TRAINING_SETTINGS, vars(self), of="the training")
 
 
@@ -101,7 +101,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
         is_native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if is_native else torch.float32
 
@@ -186,7 +186,8 @@ def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dt
     order = torch.randperm(len(x), generator=generator, device=device)
     steps_per_epoch = math.ceil(len(x) / settings.batch_size)
     total_steps = settings.epochs * steps_per_epoch
-    names, totals, seen, refreshed = (), torch.zeros((), device=device), 0, time.monotonic()
+    names: tuple[str, ...] = ()
+    totals, seen, refreshed = torch.zeros((), device=device), 0, time.monotonic()
     for index, rows in enumerate(order.split(settings.batch_size)):
         step = state.epoch * steps_per_epoch + index
         for group in optimizer.param_groups:
@@ -194,7 +195,7 @@ def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dt
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = model.loss(x[rows], step=step, generator=generator)
         optimizer.zero_grad()
-        loss.total.backward()
+        loss[0].backward()  # the total
         optimizer.step()
         names, seen = loss._fields, seen + len(rows)
         totals = totals + torch.stack(loss).detach() * len(rows)

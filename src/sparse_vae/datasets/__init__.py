@@ -18,14 +18,14 @@ from sparse_vae.checks import unknown_name
 from sparse_vae.datasets import digits, mnist, returns, sinusoids, smiley, uci_har
 from sparse_vae.datasets.base import DataError, Dataset, Split
 from sparse_vae.datasets.download import RemoteFile, fetch
-from sparse_vae.settings import Setting, setting_lines, values_text
+from sparse_vae.settings import Setting, TakesSettings, setting_lines, values_text
 
 __all__ = ["DataError", "Dataset", "Split", "check_dataset_settings", "dataset_lines", "dataset_names",
            "dataset_settings", "describe_datasets", "download", "load_dataset", "suited_training"]
 
 
 class _Entry(NamedTuple):
-    load: Callable[..., Dataset]
+    load: TakesSettings[Dataset]
     files: Callable[[], list[RemoteFile]] | None = None  # what has to be downloaded first
     suited: Mapping[str, object] = {}  # settings of the training that suit it, where they differ from the defaults
 
@@ -59,7 +59,7 @@ def describe_datasets() -> dict[str, str]:
     return {name: _description(entry) for name, entry in _REGISTRY.items()}
 
 
-def dataset_settings(name: str) -> dict[str, Setting]:
+def dataset_settings(name: str) -> Mapping[str, Setting]:
     """The settings a data set takes.
 
     >>> list(dataset_settings("sinusoids"))[:3]
@@ -95,7 +95,7 @@ def suited_training(name: str) -> Mapping[str, object]:
     return _entry(name).suited
 
 
-def load_dataset(name: str, root: str | Path = "data", **settings) -> Dataset:
+def load_dataset(name: str, root: str | Path = "data", **settings: object) -> Dataset:
     """The data set of that name, in memory.
 
     The same name and settings give the same tensors, which are contiguous; all but labels and groups are float32.
@@ -146,4 +146,4 @@ def _entry(name: str) -> _Entry:
 
 
 def _description(entry: _Entry) -> str:
-    return inspect.getdoc(entry.load).splitlines()[0]
+    return (inspect.getdoc(entry.load) or "").partition("\n")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class Split:
 
     def __getitem__(self, rows: slice) -> Split:
         """These samples, of everything that is there."""
-        parts = {name: None if part is None else part[rows] for name, part in vars(self).items()}
+        parts: dict[str, Any] = {name: None if part is None else part[rows] for name, part in vars(self).items()}
         return replace(self, **parts)
 
 

@@ -47,7 +47,7 @@ SOURCES = {  # mean and spread in pixels
     "mouth y": (22, 0.5),
     "mouth corners": (0, 0.5),  # how far they hang below the mouth's middle; negative: a smile
 }
-MEANS, SPREADS = np.float32(list(SOURCES.values())).T
+MEANS, SPREADS = np.array(list(SOURCES.values()), np.float32).T
 SIZES = np.array([name.endswith(("width", "height", "radius")) for name in SOURCES])
 GROUP_OF_SOURCE = np.repeat(np.arange(len(GROUPS)), list(GROUPS.values()))
 CHUNK = 2048  # images drawn at once: keeps the work in the processor's cache
@@ -76,7 +76,7 @@ def load_smiley(n_train: int, n_test: int, presence: float, seed: int) -> Datase
         factors = random.standard_normal((n, len(SOURCES)), dtype=np.float32) * present[:, GROUP_OF_SOURCE]
         images = torch.from_numpy(render_faces(factors)).unsqueeze(1).to(torch.float32)
         parts.append(Split(images, factors=torch.from_numpy(factors)))
-    return Dataset("smiley", *parts, likelihood="bernoulli", factor_names=tuple(SOURCES))
+    return Dataset("smiley", parts[0], parts[1], likelihood="bernoulli", factor_names=tuple(SOURCES))
 
 
 def render_faces(factors: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def _render_chunk(factors: np.ndarray) -> np.ndarray:
     v = dict(zip(SOURCES, pixels.T[..., None, None], strict=True))  # each (n, 1, 1), to meet the rows and columns
     shapes = {"bow tie": _bow_tie(v), "hat": _hat(v), "eyes": _eyes(v), "mouth": _mouth(v)}
     for group, shape in enumerate(shapes.values()):
-        shape &= factors[:, group == GROUP_OF_SOURCE].any(axis=1)[:, None, None]
+        shape &= np.any(factors[:, group == GROUP_OF_SOURCE], axis=1)[:, None, None]
     return ((HEAD | shapes["bow tie"]) & ~(shapes["eyes"] | shapes["mouth"])) | shapes["hat"]
 
 

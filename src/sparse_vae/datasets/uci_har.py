@@ -93,7 +93,7 @@ def _arrays(archive: Path, kind: str) -> dict[str, np.ndarray]:
         return dict(arrays)
     arrays = _parse(archive, kind)
     with contextlib.suppress(OSError), atomic_path(cache) as temporary:  # a folder that cannot be written: no cache
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # an array might be called allow_pickle
     return arrays
 
 

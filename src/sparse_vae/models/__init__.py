@@ -65,7 +65,7 @@ def model_settings(name: str) -> dict[str, Setting]:
     return model_class(name).settings
 
 
-def make_model(name: str, input_shape: tuple[int, ...], **settings) -> LatentVariableModel:
+def make_model(name: str, input_shape: tuple[int, ...], **settings: object) -> LatentVariableModel:
     """A model with fresh weights.
 
     Args:
@@ -99,7 +99,7 @@ def model_lines() -> list[str]:
         return [name, *(f"    {text}" for text in [description, *trained, *setting_lines(settings)])]
 
     def first_line(cls: type) -> str:
-        return inspect.getdoc(cls).splitlines()[0]
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     shared = LatentVariableModel.settings
     own = {name: {key: setting for key, setting in cls.settings.items() if key not in shared}

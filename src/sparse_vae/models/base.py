@@ -57,6 +57,15 @@ class LatentVariableModel(nn.Module):
     }
     """The settings of a model, its own first, then those of the classes it is derived from."""
 
+    latent_dim: int
+    likelihood: str
+    backbone: str
+    hidden_dim: int
+    decoder_kind: str
+    encoder: nn.Module | None
+    decoder: nn.Sequential
+    log_scale: nn.Parameter  # ln σ of the Gaussian likelihood
+
     suited: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Settings, its own and the training's, that suit the model on a data set, where they differ from the defaults:
     data set → name → value; under "" those for all data sets."""
@@ -70,13 +79,13 @@ class LatentVariableModel(nn.Module):
     trained_by_fit = False
     """Whether ``fit(x, seed=…)`` takes everything from the training observations at once, without gradients."""
 
-    active_means = "the code is not exactly zero"
+    active_means: str = "the code is not exactly zero"
     """What :meth:`active` calls active, for titles and captions."""
 
-    def __init_subclass__(cls, **arguments):
+    def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
         own = vars(cls).get("settings", {})
-        cls.settings = {**own, **super(cls, cls).settings, **own}  # in this order
+        cls.settings = {**own, **super(cls, cls).settings, **own}  # type: ignore[misc]  # in this order; mypy takes cls for the base
         cls.label = vars(cls).get("label", cls.__name__)
 
     @classmethod
@@ -93,13 +102,12 @@ class LatentVariableModel(nn.Module):
         """What figures and tables call a model with these settings; builds nothing."""
         return title_of(cls.label, cls.settings, values)
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__()
         self.input_shape = tuple(input_shape)
         self.setting_values = self.check_settings(given)
         for name, value in vars(resolve(self.settings, self.setting_values)).items():
-            setattr(self, name, value)
-        self.decoder_kind = self.decoder
+            setattr(self, "decoder_kind" if name == "decoder" else name, value)
         self.encoder, self.decoder = make_backbone(
             self.backbone, self.input_shape, self.encoder_outputs_per_latent * self.latent_dim, self.latent_dim,
             self.hidden_dim)
@@ -118,10 +126,19 @@ class LatentVariableModel(nn.Module):
         if self.decoder_kind == "linear" or self.likelihood == "gaussian":
             self.start_decoder_at_mean(x)
 
+    def fit(self, x: Tensor, *, seed: int = 0) -> None:
+        """Learn from the training observations ``x``, ``(n, *input_shape)``, at once; where ``trained_by_fit``.
+
+        Raises:
+            SettingError: settings that do not suit these observations.
+        """
+        raise NotImplementedError
+
     @torch.no_grad()
     def start_decoder_at_mean(self, x: Tensor) -> None:
         """Let a code of zeros decode to about the mean of ``x``, and σ be ``FIRST_NOISE`` of the deviation from it."""
         bias = self.decoder[-2 if isinstance(self.decoder[-1], nn.Unflatten) else -1].bias
+        assert isinstance(bias, Tensor)
         mean = x.mean(0)
         # A convolution has one bias for each channel.
         start = mean.flatten() if bias.numel() == mean.numel() else mean.flatten(1).mean(1)
@@ -160,6 +177,7 @@ class LatentVariableModel(nn.Module):
 
     def encoder_outputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """The encoder's numbers, one ``(batch, latent_dim)`` float32 tensor for each number per latent."""
+        assert self.encoder is not None
         return self.encoder(x).float().chunk(self.encoder_outputs_per_latent, dim=1)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,10 @@ class ClassicalMethod(LatentVariableModel):
 
     trained_by_fit = True
     likelihood, decoder_kind = "gaussian", "linear"
+    mean: Tensor
+    atoms: Tensor
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         nn.Module.__init__(self)  # no networks
         self.input_shape = tuple(input_shape)
         self.setting_values = self.check_settings(given)
@@ -61,14 +63,6 @@ class ClassicalMethod(LatentVariableModel):
         features = math.prod(self.input_shape)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("atoms", torch.zeros(self.latent_dim, features))
-
-    def fit(self, x: Tensor, *, seed: int = 0) -> None:
-        """Learn from the training observations ``x``, ``(n, *input_shape)``.
-
-        Raises:
-            SettingError: settings that do not suit these observations.
-        """
-        raise NotImplementedError
 
     def centred(self, x: Tensor) -> Tensor:
         """Observations about the mean, ``(n, features)``."""
@@ -88,11 +82,13 @@ ClassicalMethod.settings = {"latent_dim": Integer(16, "number of components or a
 class LinearMethod(ClassicalMethod):
     """Base of the methods whose code is linear, too."""
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    weights: Tensor
+
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         self.register_buffer("weights", torch.zeros(self.atoms.shape[::-1]))
 
-    def estimator(self, seed: int):
+    def estimator(self, seed: int) -> Any:
         """The scikit-learn estimator that is fitted."""
         raise NotImplementedError
 
@@ -122,7 +118,7 @@ class PCA(LinearMethod):
     torch.Size([3, 2])
     """
 
-    def estimator(self, seed: int):
+    def estimator(self, seed: int) -> Any:
         from sklearn.decomposition import PCA as Estimator
 
         return Estimator(self.latent_dim, svd_solver="covariance_eigh")
@@ -133,8 +129,9 @@ class SparsePCA(LinearMethod):
 
     label = "Sparse PCA"
     settings: ClassVar = {"penalty": Number(1.0, "weight of the L1 norm of the components", minimum=0)}
+    penalty: float
 
-    def estimator(self, seed: int):
+    def estimator(self, seed: int) -> Any:
         from sklearn.decomposition import SparsePCA as Estimator
 
         return Estimator(self.latent_dim, alpha=self.penalty, random_state=seed)
@@ -145,7 +142,7 @@ class FactorAnalysis(LinearMethod):
 
     label = "Factor analysis, varimax"
 
-    def estimator(self, seed: int):
+    def estimator(self, seed: int) -> Any:
         from sklearn.decomposition import FactorAnalysis as Estimator
 
         return Estimator(self.latent_dim, rotation="varimax", random_state=seed)
@@ -162,6 +159,9 @@ class SparseCoding(ClassicalMethod):
                              otherwise=lambda settings: max(1, round(TENTH * settings.latent_dim))),
         "penalty": Number(0.1, "weight of the L1 norm of the lasso's codes", above=0),
     }
+    method: str
+    n_nonzero: int
+    penalty: float
 
     @classmethod
     def check_together(cls, settings: SimpleNamespace) -> None:
@@ -194,6 +194,8 @@ class DictionaryLearning(SparseCoding):
         "learned_from": Integer(10_000, "training observations that the dictionary is learned from, the first ones"),
         "sweeps": Integer(2, "passes over them"),
     }
+    learned_from: int
+    sweeps: int
 
     def fit(self, x: Tensor, *, seed: int = 0) -> None:
         from sklearn.decomposition import MiniBatchDictionaryLearning

@@ -31,13 +31,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from sparse_vae.checks import SettingError, check_number
 from sparse_vae.distributions import Gamma, Ternary
 from sparse_vae.models.base import SMALLEST_LOG_SCALE, GenerativeModel
 from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
-from sparse_vae.nets import keep_unit_columns
+from sparse_vae.nets import keep_unit_columns, linear_layer
 from sparse_vae.settings import Choice, Flag, Number
 
 DICTIONARIES = ("random", "dct", "data")
@@ -104,12 +104,28 @@ class HybridSparseVAE(GenerativeModel):
         "straight_through": Flag(True, "exact signs in training, otherwise relaxed ones"),
         **SCHEDULES,
     }
+    dictionary: str
+    magnitude: str
+    prior_concentration: float
+    prior_scale: float
+    prior_presence: float
+    min_concentration: float
+    max_concentration: float | None
+    beta_gamma: float
+    beta_delta: float
+    bound: str
+    reconstruction: str
+    straight_through: bool
+    temperature: float
+    final_temperature: float
+    anneal_steps: int
+    kl_ramp_steps: int
     encoder_outputs_per_latent = 4
     active_means = "its sign is more likely there than not (P(δ ≠ 0) > ½)"
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
-        nn.init.normal_(self.decoder[0].weight, std=ATOM_SPREAD)
+        nn.init.normal_(linear_layer(self.decoder, 0).weight, std=ATOM_SPREAD)
         keep_unit_columns(self.decoder[0])
 
     @classmethod
@@ -140,11 +156,11 @@ class HybridSparseVAE(GenerativeModel):
     @property
     def atoms(self) -> Tensor:
         """The columns of A, of norm 1: ``(latent_dim, features)``, features those of the decoder's first layer."""
-        return self.decoder[0].weight.T
+        return linear_layer(self.decoder, 0).weight.T
 
     def _set_atoms(self, atoms: Tensor) -> None:
         """Replace the atoms, ``(latent_dim, features)``; normalised, and turning as fast as random ones."""
-        raw = self.decoder[0].parametrizations.weight.original
+        raw = self.decoder.get_parameter("0.parametrizations.weight.original")
         with torch.no_grad():
             raw.copy_(ATOM_SPREAD * len(raw) ** 0.5 * F.normalize(atoms, dim=1).T)
 
@@ -158,7 +174,7 @@ class HybridSparseVAE(GenerativeModel):
         scale = SMALLEST_SCALE + F.softplus(scale + FIRST_SCALE)
         return HybridPosterior(concentration, scale, negative_logit, positive_logit)
 
-    def magnitudes(self, concentration: Tensor, scale: Tensor) -> Distribution:
+    def magnitudes(self, concentration: Tensor, scale: Tensor) -> Gamma | Normal:
         """Gamma(k, scale θ), or the normal distribution of its mean kθ and variance kθ²."""
         if self.magnitude == "gamma":
             return Gamma(concentration, 1 / scale, validate_args=False)
@@ -195,7 +211,8 @@ class HybridSparseVAE(GenerativeModel):
         posterior = self.encode(x)
         signs = posterior.structure().sample(generator=generator)
         magnitudes = self._draw(self.magnitudes(posterior.concentration, posterior.scale), generator)
-        return self.reconstruction_nll(x, magnitudes * signs) + sum(self.kls(posterior)).sum(1)
+        of_magnitudes, of_signs = self.kls(posterior)
+        return self.reconstruction_nll(x, magnitudes * signs) + (of_magnitudes + of_signs).sum(1)
 
     def expected_nll(self, x: Tensor, posterior: HybridPosterior) -> Tensor:
         """E_q[−ln p(x|z)] in closed form, nats, ``(batch,)``; linear decoder and Gaussian likelihood only."""
@@ -212,7 +229,8 @@ class HybridSparseVAE(GenerativeModel):
         structure, magnitudes = posterior.structure(), self.magnitudes(posterior.concentration, posterior.scale)
         signs = structure.sample(generator=generator)
         prior_structure, prior_magnitudes = self._prior()
-        if self.magnitude == "gamma":  # where a magnitude is too small for a number, its logarithm is not
+        # Where a magnitude is too small for a number, its logarithm is not.
+        if isinstance(magnitudes, Gamma) and isinstance(prior_magnitudes, Gamma):
             log_drawn = magnitudes.rsample_log(generator=generator)
             drawn = log_drawn.exp()
             log_prior, log_posterior = (p.log_prob_from_log(log_drawn) for p in (prior_magnitudes, magnitudes))
@@ -226,7 +244,8 @@ class HybridSparseVAE(GenerativeModel):
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:
         """KL of signs, and of the magnitudes where there is a sign, nats, ``(batch, latent_dim)``."""
-        return sum(self.kls(self.encode(x)))
+        of_magnitudes, of_signs = self.kls(self.encode(x))
+        return of_magnitudes + of_signs
 
     def kls(self, posterior: HybridPosterior, bound: str = "exact") -> tuple[Tensor, Tensor]:
         """KL of the magnitudes, as the bound charges it, and of the signs, nats, ``(batch, latent_dim)`` both."""
@@ -242,7 +261,7 @@ class HybridSparseVAE(GenerativeModel):
         signs = structure.expand(shape).sample(generator=generator)
         return self.decode_mean(signs * self._draw(magnitudes.expand(shape), generator))
 
-    def _prior(self) -> tuple[Ternary, Distribution]:
+    def _prior(self) -> tuple[Ternary, Gamma | Normal]:
         concentration, scale, presence = torch.tensor(
             [self.prior_concentration, self.prior_scale, self.prior_presence], device=self.device)
         logit = (presence / 2).log() - torch.log1p(-presence)  # of either sign against none
@@ -250,7 +269,7 @@ class HybridSparseVAE(GenerativeModel):
         return Ternary(logits, validate_args=False), self.magnitudes(concentration, scale)
 
     @staticmethod
-    def _draw(magnitudes: Distribution, generator: torch.Generator | None) -> Tensor:
+    def _draw(magnitudes: Gamma | Normal, generator: torch.Generator | None) -> Tensor:
         if isinstance(magnitudes, Gamma):
             return magnitudes.rsample(generator=generator)
         noise = torch.empty_like(magnitudes.loc).normal_(generator=generator)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from torch.nn.utils.parametrize import cached
 from sparse_vae.checks import SettingError
 from sparse_vae.models.autoencoder import AutoencoderLoss, Code
 from sparse_vae.models.sparse_autoencoder import SparseAutoencoder
-from sparse_vae.nets import keep_unit_columns
+from sparse_vae.nets import keep_unit_columns, linear_layer
 from sparse_vae.settings import Choice, Integer
 
 SIGNS = ("positive", "both")
@@ -51,9 +51,12 @@ class MatchingPursuit(SparseAutoencoder):
         "signs": Choice("positive", "of the products that a step picks the largest of", choices=SIGNS,
                         title="{} signs"),
     }
+    k: int
+    signs: str
+    encoder: nn.Linear | None
     suited: ClassVar = {"digits": {"latent_dim": 100}}
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         # The paper's decoder is the dictionary; any other one has it beside it.
         is_tied = self.decoder_kind == "linear" and self.likelihood == "gaussian"
@@ -68,7 +71,7 @@ class MatchingPursuit(SparseAutoencoder):
     @property
     def dictionary(self) -> nn.Linear:
         """The atoms are the columns of its matrix, its bias is what they are added to."""
-        return self.decoder[0] if self.encoder is None else self.encoder
+        return linear_layer(self.decoder, 0) if self.encoder is None else self.encoder
 
     @torch.no_grad()
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -93,7 +96,7 @@ class _Pursuit(torch.autograd.Function):
     1; ``both``: whatever their sign."""
 
     @staticmethod
-    def forward(ctx, products: Tensor, atoms: Tensor, k: int, both: bool) -> Tensor:
+    def forward(ctx: Any, products: Tensor, atoms: Tensor, k: int, both: bool) -> Tensor:
         gram, left = atoms @ atoms.T, products.clone()
         rows = torch.empty_like(left)
         picks = torch.empty(len(left), k, dtype=torch.long, device=left.device)
@@ -108,7 +111,7 @@ class _Pursuit(torch.autograd.Function):
         return torch.zeros_like(left).scatter_add_(1, picks, values)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         atoms, picks, values, gram = ctx.saved_tensors
         pairs = picks[:, :, None] * len(gram) + picks[:, None, :]
         upper = gram.flatten().take(pairs)  # Lᵀ, with what lies below its diagonal, which is not read

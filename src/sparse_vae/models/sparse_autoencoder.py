@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ from sparse_vae.checks import SettingError
 from sparse_vae.distributions import gaussian_nll
 from sparse_vae.models.autoencoder import Code
 from sparse_vae.models.base import SMALLEST_LOG_SCALE, LatentVariableModel
-from sparse_vae.nets import keep_unit_columns
+from sparse_vae.nets import keep_unit_columns, linear_layer
 from sparse_vae.settings import Choice, Integer, Number
 
 MEANS = ("batch", "running")
@@ -104,7 +104,10 @@ class SparseAutoencoder(LatentVariableModel):
         """
         self.start_decoder_at_mean(x)
         before, = self.encoder_outputs(x[:PREPARATION])
-        self.encoder[-1].bias.sub_(before.mean(0))
+        linear_layer(self.encoder, -1).bias.sub_(before.mean(0))
+
+    def encode(self, x: Tensor) -> Code:
+        raise NotImplementedError
 
     def code(self, x: Tensor) -> Tensor:
         return self.encode(x).code
@@ -127,8 +130,9 @@ class L1SparseAutoencoder(SparseAutoencoder):
     settings: ClassVar = {
         "sparsity_weight": Number(0.03, "nats for a unit of the code", minimum=0, symbol="λ"),
     }
+    sparsity_weight: float
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         keep_unit_columns(self.decoder[0])
 
@@ -159,10 +163,15 @@ class KLSparseAutoencoder(SparseAutoencoder):
         "mean_over": Choice("batch", "where a unit's mean comes from: a batch, or a running mean over training batches "
                             "with the gradient of the batch's", choices=MEANS, title="{} mean"),
     }
+    target_rate: float
+    sparsity_weight: float
+    mean_over: str
+    running_rate: Tensor
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         self.threshold = min(2 * self.target_rate, 0.5)
+        self.active_means = f"its activation is above {self.threshold:g}"
         if self.mean_over == "running":
             self.register_buffer("running_rate", torch.full((self.latent_dim,), self.target_rate))
 
@@ -170,15 +179,11 @@ class KLSparseAutoencoder(SparseAutoencoder):
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """As in the others, and every unit at about its target rate."""
         super().prepare(x, generator=generator)
-        self.encoder[-1].bias.add_(math.log(self.target_rate / (1 - self.target_rate)))
+        linear_layer(self.encoder, -1).bias.add_(math.log(self.target_rate / (1 - self.target_rate)))
 
     def encode(self, x: Tensor) -> Code:
         activation, = self.encoder_outputs(x)
         return Code(activation.sigmoid())
-
-    @property
-    def active_means(self) -> str:
-        return f"its activation is above {self.threshold:g}"
 
     def active(self, x: Tensor) -> Tensor:
         return self.code(x) > self.threshold
@@ -220,8 +225,13 @@ class TopK(SparseAutoencoder):
         "auxiliary_k": Integer(None, "dead units that may explain what the others leave; none is half of latent_dim",
                                otherwise=lambda settings: max(1, settings.latent_dim // 2)),
     }
+    k: int
+    auxiliary_weight: float
+    dead_after: int
+    auxiliary_k: int
+    unused_for: Tensor
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         keep_unit_columns(self.decoder[0])
         self.register_buffer("unused_for", torch.zeros(self.latent_dim, dtype=torch.long))
@@ -243,7 +253,8 @@ class TopK(SparseAutoencoder):
         """The code that training decodes, from the activations of a batch."""
         return _largest(activations, self.k)
 
-    def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> TopKLoss:
+    def loss(self, x: Tensor, *, step: int | None = None,
+             generator: torch.Generator | None = None) -> TopKLoss | MatryoshkaLoss:
         return self.code_and_loss(x, step)[1]
 
     def code_and_loss(self, x: Tensor, step: int | None) -> tuple[Tensor, TopKLoss]:
@@ -277,7 +288,9 @@ class BatchTopK(TopK):
     ('total', 'reconstruction', 'auxiliary')
     """
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    threshold: Tensor
+
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         self.register_buffer("threshold", torch.zeros(()))
 
@@ -308,6 +321,7 @@ class Matryoshka(BatchTopK):
                                   "long as the next; none is 5, or as many as there are",
                             otherwise=lambda settings: min(5, settings.latent_dim.bit_length())),
     }
+    prefixes: int
     suited: ClassVar = {"digits": {"latent_dim": 100, "dead_after": 2000}}
 
     @classmethod
@@ -344,8 +358,11 @@ class JumpReLU(SparseAutoencoder):
         "bandwidth": Number(0.1, "width of the kernel that stands for the derivative of the step, in units of the "
                             "activations", above=0),
     }
+    sparsity_weight: float
+    first_threshold: float
+    bandwidth: float
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         self.log_threshold = nn.Parameter(torch.full((self.latent_dim,), math.log(self.first_threshold)))
         keep_unit_columns(self.decoder[0])
@@ -372,23 +389,24 @@ class Gated(SparseAutoencoder):
     settings: ClassVar = {
         "sparsity_weight": Number(3.0, "nats for a unit of what opens a gate", minimum=0, symbol="λ"),
     }
+    sparsity_weight: float
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         self.log_ratio = nn.Parameter(torch.zeros(self.latent_dim))
-        self.magnitude_bias = nn.Parameter(self.encoder[-1].bias.detach().clone())
+        self.magnitude_bias = nn.Parameter(linear_layer(self.encoder, -1).bias.detach().clone())
         keep_unit_columns(self.decoder[0])
 
     @torch.no_grad()
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """As in the others, magnitudes and gates alike."""
         super().prepare(x, generator=generator)
-        self.magnitude_bias.copy_(self.encoder[-1].bias)
+        self.magnitude_bias.copy_(linear_layer(self.encoder, -1).bias)
 
     def gates_and_code(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What opens the gates, a, and the code, both ``(batch, latent_dim)``."""
         gates, = self.encoder_outputs(x)
-        magnitudes = self.log_ratio.exp() * (gates - self.encoder[-1].bias) + self.magnitude_bias
+        magnitudes = self.log_ratio.exp() * (gates - linear_layer(self.encoder, -1).bias) + self.magnitude_bias
         return gates, torch.where(gates > 0, magnitudes.relu(), 0)
 
     def encode(self, x: Tensor) -> Code:
@@ -419,12 +437,12 @@ class _Step(torch.autograd.Function):
         return (activation > threshold).to(activation.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
         activation, threshold, ctx.bandwidth = inputs
         ctx.save_for_backward(activation, threshold)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         activation, threshold = ctx.saved_tensors
         distance = (activation - threshold) / ctx.bandwidth
         kernel = (-0.5 * distance.square()).exp() / (math.sqrt(2 * math.pi) * ctx.bandwidth)

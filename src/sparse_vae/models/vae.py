@@ -55,7 +55,11 @@ class VAE(GenerativeModel):
 
     encoder_outputs_per_latent = 2
     active_means = f"the posterior is more than {ACTIVE_KL} nats (KL) away from the prior"
-    kl_weight = 1.0
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the KL in the objective."""
+        return 1.0
 
     def encode(self, x: Tensor) -> NormalPosterior:
         return NormalPosterior(*self.encoder_outputs(x))
@@ -107,6 +111,7 @@ class BetaVAE(VAE):
         "beta": Number(4.0, "weight of the KL; 1 is the VAE, 0 leaves the reconstruction alone, an autoencoder's "
                        "objective (nothing then keeps σ away from 0)", minimum=0, symbol="β"),
     }
+    beta: float
 
     @property
     def kl_weight(self) -> float:

@@ -113,6 +113,18 @@ class VSC(GenerativeModel):
                              "cross-entropy with α", choices=SPIKE_COSTS, title="{} of spikes"),
         **SCHEDULES,
     }
+    alpha: float
+    prior: str
+    n_pseudo_inputs: int
+    choice: str
+    estimator: str
+    held_rate: str
+    sparsity_weight: float
+    spike_cost: str
+    temperature: float
+    final_temperature: float
+    anneal_steps: int
+    kl_ramp_steps: int
     encoder_outputs_per_latent = 3
     active_means = "its spike is more likely on than off (γ > ½)"
 
@@ -121,7 +133,7 @@ class VSC(GenerativeModel):
         if settings.spike_cost == "cross-entropy" and settings.prior != "fixed":
             raise SettingError(f"spike_cost 'cross-entropy' needs prior 'fixed'; got {settings.prior!r}")
 
-    def __init__(self, input_shape: tuple[int, ...], **given):
+    def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
         if self.prior == "pseudo-inputs":
             self.pseudo_inputs = nn.Parameter(torch.rand(self.n_pseudo_inputs, *self.input_shape))
@@ -211,6 +223,7 @@ class VSC(GenerativeModel):
         if self.prior == "fixed":
             raise SettingError("choices need prior 'pseudo-inputs'; got 'fixed'")
         posterior, pseudo = self._encode_with_pseudo_inputs(x)
+        assert pseudo is not None
         return self._log_choice(self._component_kls(posterior, pseudo), x).exp()
 
     def kl_per_dimension(self, x: Tensor) -> Tensor:
@@ -261,7 +274,7 @@ class VSC(GenerativeModel):
         if self.held_rate == "posterior":
             uniform = torch.full((1, len(x)), -math.log(len(x)), device=x.device)
             return kl, self._sparsity(uniform, posterior).expand_as(kl)
-        return kl, torch.zeros_like(kl) if pseudo is None else self._sparsity(log_choice, pseudo)
+        return kl, torch.zeros_like(kl) if pseudo is None or log_choice is None else self._sparsity(log_choice, pseudo)
 
     def _separate_costs(self, posterior: SpikeSlabPosterior) -> tuple[Tensor, Tensor]:
         """KL(N(μ, σ²) ‖ N(0, 1)) of all slabs, and the mean over dimensions of −α ln γ − (1 − α) ln (1 − γ), nats,
@@ -302,6 +315,9 @@ class VSCWarmup(VSC):
         "ramp_steps": Integer(1000, "optimiser steps over which λ rises to 1"),
         "first_warmth": Number(0.5, "λ₀, how much of the slab is there at first", minimum=0, maximum=1, symbol="λ₀"),
     }
+    warmup_steps: int
+    ramp_steps: int
+    first_warmth: float
     suited: ClassVar = {"digits": {"warmup_steps": 500, "ramp_steps": 500}}
 
     def warmth(self, step: int | None) -> float:
