@@ -52,9 +52,9 @@ LOWEST_TAIL = 4.0
 """The upper region starts at z = k, but not below this."""
 TEMME_ORDERS, TEMME_TERMS = 12, 40
 
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
-_exactly = njit(**_OPTIONS)
-_compiled = njit(**_OPTIONS, fastmath={"contract"})  # a product and a sum may share one rounding
+_exactly = njit(nogil=True, cache=True, error_model="numpy")
+# A product and a sum may share one rounding.
+_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
 
 @_exactly
