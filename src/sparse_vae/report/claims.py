@@ -28,7 +28,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,10 +197,10 @@ def evaluate(root: Path, site_suite: str = PUBLISHED_SITE) -> dict[str, dict[str
     """
     marks = {mark.id: mark for mark in marked_sentences(root)}
     runs_of = cache(lambda suite: published_runs(root, suite))
-    verdicts = {}
+    verdicts: dict[str, dict[str, object]] = {}
     for position, (id, each) in enumerate(load_claims(root).items()):
         suite = site_suite if each.suite == SITE else each.suite
-        holds, numbers, values = _ask(each, lambda suite=suite: runs_of(suite))
+        holds, numbers, values = _ask(each, partial(runs_of, suite))
         mark = marks.get(id, Mark(id, "", "", "", 0))
         verdicts[id] = {"holds": holds, "numbers": numbers, "values": dict(values), "suite": suite,
                         "sentence": mark.sentence, "chapter": mark.chapter, "title": mark.title,
@@ -239,7 +239,8 @@ def check_claims(root: Path) -> list[str]:
         marks, claims = marked_sentences(root), load_claims(root)
     except ClaimError as error:
         return [str(error)]
-    problems, places = [], {}
+    problems: list[str] = []
+    places: dict[str, str] = {}
     for mark in marks:
         place = f"{mark.chapter}:{mark.line}"
         if mark.id in places:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import sparse_vae
@@ -70,16 +71,17 @@ def _train_single(settings: list[str]) -> int:
     from sparse_vae.report.suites import expand_run, project_root
 
     root = project_root()
-    values, shown = {"model": "vae", "dataset": "digits"}, {}
+    values: dict[str, object] = {"model": "vae", "dataset": "digits"}
+    shown: dict[str, object] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise SettingError(f"settings are written key=value, for example latent_dim=16; got {setting!r}")
         if key in shown:
             raise SettingError(f"{key} is given twice: {key}={shown[key]} and {setting}")
-        values[key] = shown[key] = parse_value(value)
-        if key.removeprefix("dataset.") == "csv" and values[key] and isinstance(values[key], str):
-            values[key], shown[key] = os.path.abspath(values[key]), os.path.relpath(values[key], root)
+        values[key] = shown[key] = given = parse_value(value)
+        if key.removeprefix("dataset.") == "csv" and given and isinstance(given, str):
+            values[key], shown[key] = os.path.abspath(given), os.path.relpath(given, root)
     variant = "-".join(f"{key}{value}" for key, value in shown.items() if key not in ("model", "dataset", "seed"))
     for special, plain in (("/", "_"), ("{", "{{"), ("}", "}}")):
         variant = variant.replace(special, plain)
@@ -186,7 +188,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=sparse_vae.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name: str, function, help: str) -> argparse.ArgumentParser:
+    def command(name: str, function: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(function=function)
         return sub

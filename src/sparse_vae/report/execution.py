@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -251,7 +251,7 @@ def local_cluster(jobs: int) -> Iterator[str]:
 
 
 @contextmanager
-def _client(scheduler: str | None, jobs: int) -> Iterator[object]:
+def _client(scheduler: str | None, jobs: int) -> Iterator[Any]:
     """A client of the scheduler at that address, or of a local cluster."""
     from dask.distributed import Client
 
@@ -283,7 +283,7 @@ def _execute(tasks: list[tuple[str, Callable, tuple]], scheduler: str | None, un
         return
     from dask.distributed import KilledWorker
 
-    ended = SimpleQueue()  # of futures, and None for an interrupt
+    ended: SimpleQueue = SimpleQueue()  # of futures, and None for an interrupt
     with (_on_interrupt(lambda: ended.put(None)), _client(scheduler, len(tasks)) as client,
           tqdm(total=len(tasks), unit=unit, dynamic_ncols=True) as bar):
         futures = {client.submit(function, *arguments, pure=False): name for name, function, arguments in tasks}

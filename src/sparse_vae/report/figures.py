@@ -147,13 +147,13 @@ def traversals(panels: Mapping[str, np.ndarray], dimensions: Mapping[str, Sequen
     figure, all_axes = _panels({title: montage(pictures) for title, pictures in panels.items()}, left=0.5, bottom=0.3,
                                across=max((pictures.shape[1] for pictures in panels.values()), default=1))
     for axes, (title, pictures) in zip(all_axes, panels.items(), strict=True):
-        axes.set_yticks((np.arange(len(pictures)) + 0.5) * pictures.shape[-2], dimensions[title])
+        axes.set_yticks((np.arange(len(pictures)) + 0.5) * pictures.shape[-2], map(str, dimensions[title]))
         axes.set_xticks([])
         _name_axes(axes, "low ← value → high", "latent dimension")
     return figure
 
 
-def latent_grids(grids: Mapping[str, np.ndarray], extents: Mapping[str, Sequence[float]],
+def latent_grids(grids: Mapping[str, np.ndarray], extents: Mapping[str, tuple[float, float, float, float]],
                  axis_labels: Mapping[str, Sequence[str]]) -> Figure:
     """Decoded 2-D grids of latents, one panel for each model.
 
@@ -172,7 +172,7 @@ def latent_grids(grids: Mapping[str, np.ndarray], extents: Mapping[str, Sequence
 
 def _panels(pictures: Mapping[str, np.ndarray], *, left: float = 0.05, bottom: float = 0.05, top: float = 0.05,
             widest: float = 5.5, across: int = 1,
-            extents: Mapping[str, Sequence[float]] | None = None) -> tuple[Figure, list[Axes]]:
+            extents: Mapping[str, tuple[float, float, float, float]] | None = None) -> tuple[Figure, list[Axes]]:
     """A figure with one picture in each panel; fewer panels stand in a row if small pictures were too small otherwise.
 
     Each pixel of a picture takes a whole number of dots, where the picture stays nearly as wide as there is room:
@@ -207,7 +207,7 @@ def _panels(pictures: Mapping[str, np.ndarray], *, left: float = 0.05, bottom: f
         x = round((column * slot + left + max(slot - left - 0.05 - width / DPI, 0) / 2) * DPI)
         y = sum(heights[row:]) - round(top * DPI) - height
         axes = figure.add_axes((x / DPI / WIDTH, y / sum(heights), width / DPI / WIDTH, height / sum(heights)))
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extents and extents[name],
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extents[name] if extents else None,
                     interpolation="auto" if width % picture.shape[1] else "nearest")
         axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)

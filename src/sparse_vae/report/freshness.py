@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -19,7 +18,7 @@ def _path(module: str) -> Path | None:
     """The file of a module of this package; None for anything else."""
     if module != PACKAGE and not module.startswith(PACKAGE + "."):
         return None
-    base = Path(importlib.util.find_spec(PACKAGE).origin).parent.joinpath(*module.split(".")[1:])
+    base = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
@@ -36,7 +35,7 @@ def code_of(source: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # A string that stands alone is a docstring, of a module, class, function or attribute.
-            node.body = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(
+            body[:] = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(
                 part.value, ast.Constant) and isinstance(part.value.value, str)) and not (
                 isinstance(part, ast.If) and isinstance(part.test, ast.Name) and part.test.id == "TYPE_CHECKING")]
         if isinstance(node, ast.AnnAssign):
@@ -47,7 +46,7 @@ def code_of(source: str) -> str:
             node.returns = None
         # What Python 3.12 adds to the same code: a list of type parameters, empty parts of an f-string.
         if getattr(node, "type_params", None) == []:
-            del node.type_params
+            del node.type_params  # type: ignore[attr-defined]
         if isinstance(node, ast.JoinedStr):
             node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
@@ -78,7 +77,8 @@ def _whole(module: str) -> set[str]:
 @cache
 def _lazy_names(module: str) -> dict[str, str]:
     """The names that a package takes from its parts on demand, with ``lazy_loader.attach``: name → module."""
-    path, found = _path(module), {}
+    path = _path(module)
+    found: dict[str, str] = {}
     if path is None or path.name != "__init__.py":
         return {}
     for node in ast.walk(ast.parse(path.read_text())):
@@ -96,6 +96,7 @@ def _lazy_names(module: str) -> dict[str, str]:
 def _read(module: str) -> tuple[str, frozenset[str]]:
     """A digest of a module's code, and what it imports; with a package belong the files in it that are no Python."""
     path = _path(module)
+    assert path is not None
     source = path.read_text()
     digest = hashlib.sha256(code_of(source).encode())
     if path.name == "__init__.py":

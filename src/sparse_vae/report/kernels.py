@@ -13,7 +13,9 @@ import sys
 import threading
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 
 NAME = "sparse-vae-forked"
@@ -30,7 +32,7 @@ LIBRARIES = ("ipykernel.kernelapp", "pandas", "seaborn", "sklearn.datasets", "to
 class ForkedProvisioner(LocalProvisioner):
     """Starts this interpreter's Python kernels from the fork server, and others as Jupyter does."""
 
-    async def launch_kernel(self, cmd: list[str], **kwargs) -> dict:
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel of a command line, in ``cwd`` and with the environment ``env``."""
         interpreter, *_ = cmd
         # A daemonic process, as dask's workers are by default, may not have children.
@@ -39,10 +41,11 @@ class ForkedProvisioner(LocalProvisioner):
             return await super().launch_kernel(cmd, **kwargs)
         arguments = cmd[cmd.index(LAUNCHER) + 1:]
         try:
-            self.process = _Kernel(_fork(arguments, kwargs.get("cwd") or os.getcwd(), dict(kwargs["env"])))
+            kernel = _Kernel(_fork(arguments, kwargs.get("cwd") or os.getcwd(), dict(kwargs["env"])))
         except (OSError, EOFError):  # the fork server died just now
             return await super().launch_kernel(cmd, **kwargs)
-        self.pid = self.pgid = self.process.pid
+        self.process = kernel  # type: ignore[assignment]  # not a Popen, but what is asked of one
+        self.pid = self.pgid = kernel.pid
         return self.connection_info
 
 
@@ -52,6 +55,7 @@ class _Kernel:
     stdin = stdout = stderr = None
 
     def __init__(self, process: BaseProcess):
+        assert process.pid is not None
         self._process, self.pid = process, process.pid
         self.terminate, self.kill = process.terminate, process.kill
 

@@ -46,7 +46,8 @@ def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
         alt: for who cannot see it: what there is to be seen, and the finding.
     """
     picture = base64.b64encode(png(figure)).decode()
-    answers = {vega.MIME: figure.specification} if getattr(figure, "specification", None) else {}
+    specification = getattr(figure, "specification", None)
+    answers = {vega.MIME: specification} if specification else {}
     display({"image/png": picture, "text/plain": alt, **answers}, raw=True,
             metadata={KEY: {"label": label, "fig-cap": caption, "fig-alt": alt}})
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -122,7 +124,7 @@ def bars(frame: pd.DataFrame, x: str, y: str | Mapping[str, str], *, hue: str | 
         across, up = (part.y, x) if horizontal else (x, part.y)
         sns.barplot(rows, x=across, y=up, order=categories, orient="y" if horizontal else "x", ax=axes, legend=False,
                     errorbar="se", saturation=1, err_kws={"linewidth": 1, "color": "0.25"}, **colour)
-        place = axes.get_subplotspec()
+        place = _place(axes)
         if horizontal:
             first = place.is_first_col()
             _finish(axes, part._replace(x_label=part.y_label, y_label=part.x_label if first else ""), ticks=False,
@@ -329,7 +331,7 @@ def _names_in_a_row(names: Sequence[str] | Mapping[str, object]) -> int:
     return max(1, min(int(WIDTH / (0.065 * longest + 0.6)), 5, len(names)))
 
 
-def _legend(figure: Figure, handles: Mapping[str, object]) -> None:
+def _legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
     if handles:
         figure.legend(handles.values(), [fill(name, 90) for name in handles], loc="outside lower center",
                       ncols=_names_in_a_row(handles), fontsize=8, frameon=False)
@@ -349,13 +351,20 @@ def _line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: Style, *, marks
                         if marks else {}))
 
 
+def _place(axes: Axes) -> SubplotSpec:
+    """Where a panel is among those of its figure."""
+    place = axes.get_subplotspec()
+    assert place is not None
+    return place
+
+
 def _title(axes: Axes, title: str, width: float = WIDTH) -> None:
     """A title on lines as long as a panel is wide, of panels that share so many inches."""
-    axes.set_title(wrapped(title, int((width / axes.get_subplotspec().get_gridspec().ncols - 0.4) / 0.08)), fontsize=9)
+    axes.set_title(wrapped(title, int((width / _place(axes).get_gridspec().ncols - 0.4) / 0.08)), fontsize=9)
 
 
 def _finish(axes: Axes, part: Panel, *, log_x: bool = False, log_y: bool = False, ticks: bool = True,
-            grid: str = "both", width: float = WIDTH) -> None:
+            grid: Literal["both", "x", "y"] = "both", width: float = WIDTH) -> None:
     """Title, labels, scales, ticks and grid of a panel; a note where it is empty."""
     _title(axes, part.title, width)
     axes.set_xlabel(wrapped(part.x_label, 45), fontsize=8)
@@ -382,7 +391,7 @@ def _log_ticks(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
     if which == "x":
         values = np.unique(np.concatenate([line.get_xdata() for line in axes.lines] or [np.array(
-            [point[0] for dots in axes.collections for point in dots.get_offsets()])]))
+            [point[0] for dots in axes.collections for point in dots.get_offsets()])]))  # type: ignore[index, union-attr]
         chosen: list[float] = []
         for value in values[np.isfinite(values)]:
             if not chosen or np.log(value / chosen[-1]) >= np.log(values[-1] / values[0]) / 8:
@@ -403,7 +412,7 @@ def _log_ticks(axes: Axes, which: str) -> None:
 # --- heatmaps
 
 
-def _scale(values: np.ndarray, centre: float | None, *, log: bool) -> dict[str, object]:
+def _scale(values: np.ndarray, centre: float | None, *, log: bool) -> dict[str, Any]:
     """Colours of a heatmap, as seaborn takes them."""
     finite = values[np.isfinite(values)]
     if log:
@@ -419,26 +428,26 @@ def _scale(values: np.ndarray, centre: float | None, *, log: bool) -> dict[str, 
             "vmax": centre + (reach if high > centre or low >= centre else 0)}
 
 
-def _name_cells(axis: Axis, names: Iterable[object], room: float) -> None:
+def _name_cells(axis: XAxis | YAxis, names: Iterable[object], room: float) -> None:
     """Ticks at the middle of cells, as many as fit into so many inches."""
-    names = [_text(name) for name in names]
-    longest = max(map(len, names), default=1)
+    texts = [_text(name) for name in names]
+    longest = max(map(len, texts), default=1)
     is_x = axis.axis_name == "x"
-    upright = not is_x or longest <= 4 or longest * 0.06 * len(names) < room
-    step = 1 + int(len(names) * (0.13 if not upright or not is_x else 0.06 * longest + 0.06) / room)
-    axis.set_ticks(np.arange(len(names))[::step] + 0.5, names[::step])
-    axis.set_tick_params(labelsize=7, length=2 if names else 0, labelrotation=0 if upright else 90)
+    upright = not is_x or longest <= 4 or longest * 0.06 * len(texts) < room
+    step = 1 + int(len(texts) * (0.13 if not upright or not is_x else 0.06 * longest + 0.06) / room)
+    axis.set_ticks(np.arange(len(texts))[::step] + 0.5, texts[::step])
+    axis.set_tick_params(labelsize=7, length=2 if texts else 0, labelrotation=0 if upright else 90)
 
 
 def _bars_below(axes: Axes, values: pd.Series, highest: float, room: float) -> None:
     axes.bar(np.arange(len(values)) + 0.5, values.to_numpy(float), color=COLOURS[0], width=0.85)
     axes.set(xlim=(0, len(values)), ylim=(0, highest))
     _name_cells(axes.xaxis, values.index, room)
-    axes.tick_params(axis="y", labelsize=7, labelleft=axes.get_subplotspec().is_first_col())
+    axes.tick_params(axis="y", labelsize=7, labelleft=_place(axes).is_first_col())
 
 
 def _colour_bar(figure: Figure, axes: Axes, beside: Axes | np.ndarray, label: str, *, above: bool) -> None:
-    where = {"location": "right", "pad": 0.01, "aspect": 30}
+    where: dict[str, Any] = {"location": "right", "pad": 0.01, "aspect": 30}
     if above:
         where = {"location": "top", "pad": 0.06, "ticks": MaxNLocator(4)}
     bar = figure.colorbar(axes.collections[0], ax=beside, shrink=0.9, **where)

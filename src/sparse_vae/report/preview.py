@@ -42,7 +42,7 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
     os.environ["QUARTO_PROJECT_DIR"] = str(root)  # where the filter of claims looks for verdicts
     for page in script.read_pages(root):
         source, to_root = root / page.path, "../" * page.path.count("/")
-        text = LINK.sub(lambda match, to_root=to_root: match[0].replace("](/", f"]({to_root}"),
+        text = LINK.sub(lambda match, to_root=to_root: match[0].replace("](/", f"]({to_root}"),  # type: ignore[misc]
                         expand(script, page.text, extract)).replace('="/report/', f'="{to_root}report/')
         for target in [source.name, *LINK.findall(text)]:
             _copy(source.parent / target.partition("#")[0], root, output)

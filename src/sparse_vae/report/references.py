@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import yaml
 
@@ -52,7 +53,7 @@ def problems(script: ModuleType, root: Path, suite: str) -> list[str]:
     return found
 
 
-def expand(script: ModuleType, text: str, extract: tuple, *, cells: bool = True) -> str:
+def expand(script: ModuleType, text: str, extract: Any, *, cells: bool = True) -> str:
     """The text with cells and variables in place of their shortcodes; lines stay where there are no ``cells``.
 
     Braces in threes show a shortcode as it is written.

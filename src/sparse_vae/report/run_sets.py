@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ class Run:
         self._weights, self._data_root, self._model = weights, data_root, model
         self.measured = measured or Measured()
         # What copies in other sets share: what was computed once, and the names that were asked of the model.
-        self._kept: dict[str, object] = {}
+        self._kept: dict[str, Any] = {}
         self.asked: set[str] = set()
 
     def _keep(self, name: str, make: Callable[[], Kept]) -> Kept:
@@ -96,7 +96,7 @@ class Run:
         return self._model if self._model is not None else self._keep("model", self._read_model)
 
     def _read_model(self) -> LatentVariableModel:
-        if not self.has_model:
+        if self._weights is None or not self.has_model:
             raise RunError(f"the weights of {self.name} are not published; a suite's list `published` says whose are, "
                            "and `make train` makes them")
         model = build_model(self.config, self.dataset)
@@ -253,7 +253,7 @@ class RunSet:
         Raises:
             RunError: there are none.
         """
-        found = {}
+        found: dict[str, Run] = {}
         for run in self.runs:
             if run.has_model:
                 found.setdefault(run.group, run)
@@ -584,7 +584,8 @@ def _unusual_settings(kinds: list[Mapping[str, str]]) -> list[str]:
 
 def _train_now(entries: list[Mapping[str, object]], data_root: Path | str) -> tuple[Tables, list[Run]]:
     """Train runs in this process; their measures are taken when they are asked for."""
-    found, histories = [], []
+    found: list[Run] = []
+    histories = []
     if not entries:
         raise SettingError("without a suite, `train` must say what to train: a model, a data set, settings")
     for entry in entries:

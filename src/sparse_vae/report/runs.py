@@ -67,8 +67,8 @@ def save_run(folder: Path | str, config: RunConfig, model: LatentVariableModel, 
 
     What it ran on, the package's version and the seconds that training took are recorded with the measures.
     """
-    folder, history = Path(folder), pd.DataFrame(list(history))
-    seconds = history["seconds"].sum() if len(history) else measured.seconds
+    folder, epochs = Path(folder), pd.DataFrame(list(history))
+    seconds = epochs["seconds"].sum() if len(epochs) else measured.seconds
     record = {"measures": measured.values, "seconds": float(seconds),
               "environment": {**describe_environment(config.training), **describe_package(),
                               "measures": measures_fingerprint()}}
@@ -76,7 +76,7 @@ def save_run(folder: Path | str, config: RunConfig, model: LatentVariableModel, 
         temporary.mkdir()
         (temporary / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
         (temporary / "measures.json").write_text(json.dumps(record, indent=2) + "\n")
-        for name, table in zip(PARTS, (history, measured.curves, measured.units), strict=True):
+        for name, table in zip(PARTS, (epochs, measured.curves, measured.units), strict=True):
             table.to_csv(temporary / f"{name}.csv", index=False, float_format=number_text)
         save_weights(temporary / "model.safetensors", model.state_dict())
     return folder

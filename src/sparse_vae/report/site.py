@@ -36,6 +36,8 @@ PROGRESS = re.compile(r"\[ *(\d+)/(\d+)\] (\S+)")
 def load_script(root: Path) -> ModuleType:
     """``report/extract.py`` as a module."""
     specification = importlib.util.spec_from_file_location("sparse_vae_extract", root / "report" / "extract.py")
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -101,6 +103,7 @@ def _run_quarto(quarto: str, suite: Suite, output: Path) -> None:
     command = [quarto, "render", "--profile", suite.name, "--output-dir", str(output.relative_to(suite.root))]
     with (subprocess.Popen(command, cwd=suite.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                            text=True) as process, tqdm(desc="rendering with Quarto", unit="page") as progress):
+        assert process.stdout is not None
         for line in process.stdout:
             line = COLOURS.sub("", line)
             lines.append(line)

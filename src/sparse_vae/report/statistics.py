@@ -135,13 +135,13 @@ def mean_and_error(values: Sequence[float], digits: int) -> str:
     >>> mean_and_error([1.0, 3.0], 1), mean_and_error([1.0, 1.005], 1)
     ('2.0\xa0±\xa01.0', '1.0025\xa0±\xa00.0025')
     """
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if not len(values):
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    if not len(known):
         return "—"
-    spread = len(values) > 1 and np.ptp(values) > ROUNDING * np.abs(values).max()
-    error = values.std(ddof=1) / len(values) ** 0.5 if spread else 0.0
+    spread = len(known) > 1 and np.ptp(known) > ROUNDING * np.abs(known).max()
+    error = known.std(ddof=1) / len(known) ** 0.5 if spread else 0.0
     if spread and float(f"{error:.{digits}f}") == 0:
         digits = 1 - int(f"{error:.1e}".partition("e")[2])  # of the error as it is rounded
-    mean = f"{values.mean():z.{digits}f}".replace("-", "−")
+    mean = f"{known.mean():z.{digits}f}".replace("-", "−")
     return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{error:.{digits}f}" if spread else mean

@@ -10,10 +10,11 @@ import fnmatch
 import itertools
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
@@ -232,7 +233,7 @@ def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
             raise SettingError(f"{key} must have at least one value; got []")
     values = [value if isinstance(value, list) else [value] for value in entry.values()]
     for combination in itertools.product(*values):
-        settings = {key: parse_value(value) for key, value in zip(entry, combination, strict=True)}
+        settings: dict[str, Any] = {key: parse_value(value) for key, value in zip(entry, combination, strict=True)}
         model, dataset, variant = settings.pop("model"), settings.pop("dataset"), settings.pop("variant", None)
         settings |= {key: parse_value(_fill_in(key, value, settings)) for key, value in settings.items()
                      if isinstance(value, str) and "{" in value}
@@ -257,7 +258,7 @@ def _is_for(setting: str, model: str) -> bool:
 class _WholeNames(string.Formatter):
     """Takes what stands in braces for one name, the dots in it included."""
 
-    def get_field(self, name: str, positional: tuple, named: dict[str, object]) -> tuple[object, str]:
+    def get_field(self, name: str, positional: Sequence[object], named: Mapping[str, object]) -> tuple[object, str]:
         return named[name], name
 
 
@@ -333,7 +334,8 @@ def template_parameters(template: Path) -> dict[str, object]:
         raise SettingError(f"notebook {template.stem} has no cell with the tag parameters")
     try:
         assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
-        return {target.id: ast.literal_eval(node.value) for node in assigned for target in node.targets}
+        return {target.id: ast.literal_eval(node.value)  # type: ignore[attr-defined]  # an error is caught
+                for node in assigned for target in node.targets}
     except (SyntaxError, AttributeError, ValueError) as error:
         raise SettingError(f"the parameters cell of notebook {template.stem} must be plain Python, one name = value "
                            f"for each: {error}") from error

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +119,7 @@ def settings_of(config: RunConfig) -> dict[str, object]:
             **{f"dataset.{name}": value for name, value in config.dataset_settings.items()}}
 
 
-def config_of(row: Mapping[str, object]) -> RunConfig:
+def config_of(row: Mapping[str, Any]) -> RunConfig:
     """The configuration in a row of the table of runs; a setting that is newer than the row has its default.
 
     Raises:
@@ -140,19 +141,19 @@ def read_tables(folder: Path) -> Tables:
     while True:  # until nobody replaced a table meanwhile
         before = _state(folder)
         try:
-            tables, error = _read_tables(folder), None
-        except TableError as caught:
-            tables, error = None, caught
+            found: Tables | TableError = _read_tables(folder)
+        except TableError as error:
+            found = error
         if _state(folder) != before:
             continue
-        if error:
-            raise error
-        return tables
+        if isinstance(found, TableError):
+            raise found
+        return found
 
 
 def _state(folder: Path) -> list[tuple[int, int, int] | None]:
     """Changes when a table is replaced."""
-    state = []
+    state: list[tuple[int, int, int] | None] = []
     for path in (where / f"{name}.csv" for where in (folder, folder / PENDING) for name in KEYS):
         try:
             status = path.stat()
@@ -213,7 +214,7 @@ def _read_long(path: Path, name: str, runs: set[str]) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **options) -> pd.DataFrame:
+def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **options: Any) -> pd.DataFrame:
     """A table whose lines have as many cells as its header, and whose key is there and tells its rows apart."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -321,7 +322,7 @@ def _row(name: str, config: RunConfig, record: dict) -> dict[str, str]:
                    **{key: str(environment[key]) for key in ENVIRONMENT if environment.get(key) not in (None, "")}})
 
 
-def _cells(row: Mapping[str, object]) -> dict[str, str]:
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     """The cells of a row that are not empty, as text."""
     return {key: value if isinstance(value, str) else number_text(value) for key, value in row.items()
             if value is not None and value == value}
@@ -350,14 +351,14 @@ def _long_text(name: str, parts: list[pd.DataFrame]) -> str:
 
 def _publish(suite: Suite, texts: Mapping[str, str], published: list[str]) -> None:
     """Write the tables that have changed, and the weights of these runs, and move them into place."""
-    texts = {f"{name}.csv": text.encode() for name, text in texts.items()}
-    changed = {name: text for name, text in texts.items()
-               if not (suite.folder / name).is_file() or (suite.folder / name).read_bytes() != text}
+    files = {f"{name}.csv": text.encode() for name, text in texts.items()}
+    changed = {name: content for name, content in files.items()
+               if not (suite.folder / name).is_file() or (suite.folder / name).read_bytes() != content}
     if changed or published:
         with atomic_path(suite.folder / PENDING) as temporary:
             temporary.mkdir()
-            for name, text in changed.items():
-                (temporary / name).write_bytes(text)
+            for name, content in changed.items():
+                (temporary / name).write_bytes(content)
             for run in published:
                 try:
                     weights = load_file(suite.runs_folder / run / "model.safetensors")

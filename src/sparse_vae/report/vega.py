@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -102,7 +102,7 @@ def _view(place: int, part: Panel, title: str, names: Sequence[str], low: float 
                                                 "clear": "pointerout"}}
     near = {"param": f"near{place}", "empty": False}
     size = 30 if lines else 22
-    points = {"mark": {"type": "point", "filled": True, "size": size}, "params": [hover],
+    points: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": size}, "params": [hover],
               "encoding": {"tooltip": tooltip, "size": {"condition": {**near, "value": 90}, "value": size},
                            "opacity": {"condition": {**near, "value": 1},
                                        "value": (0.9 if lines else 0.7) if marked else 0}}}

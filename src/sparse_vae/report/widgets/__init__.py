@@ -93,9 +93,9 @@ def explorer(models: Mapping[str, LatentVariableModel], x: Tensor, *, names: Seq
 
 def names_of(data: Dataset, n: int) -> list[str]:
     """What the first ``n`` test observations show: their class, or the sources that are in them, or ""."""
-    if data.classes:
+    if data.classes and data.test.y is not None:
         return [data.classes[label] for label in data.test.y[:n]]
-    if data.factor_names:
+    if data.factor_names and data.test.factors is not None:
         present = data.test.factors[:n].bool().tolist()
         return [", ".join(name for name, there in zip(data.factor_names, row, strict=True) if there) for row in present]
     return [""] * n
@@ -137,7 +137,7 @@ def units(runs: RunSet, *, files: Mapping[str, str] | None = None) -> str:
     _check({run.label: run.model for run in shown})
     for run in shown:
         subject, table = run.subject, runs.units(run)
-        strongest = [row[:STRONGEST] for row in _numbers(table["strongest"])]
+        strongest = [(row or [])[:STRONGEST] for row in _numbers(table["strongest"])]
         rows = sorted({index for row in strongest for index in row})
         responses = subject.sparse_responses.flatten(1)
         largest = responses.abs().amax(1, keepdim=True).clamp(min=1e-12)
@@ -171,7 +171,7 @@ def training(data: Dataset) -> str:
 
 def _columns(table: pd.DataFrame) -> dict[str, list]:
     """What is said of units, a list for each column that says something; means of classes together."""
-    columns = {name: [rounded(value) for value in table[name]] for name in UNIT_NUMBERS
+    columns: dict[str, list] = {name: [rounded(value) for value in table[name]] for name in UNIT_NUMBERS
                if name in table and table[name].notna().any()}
     columns |= {name: _numbers(table[name]) for name in UNIT_LISTS if name in table and table[name].notna().any()}
     means = [name for name in table if re.fullmatch(r"mean_\d+", name)]
@@ -270,7 +270,7 @@ def _usual(values: Tensor, otherwise: float) -> float:
     return common.median().item() if len(common) else otherwise
 
 
-def _effects(model: LatentVariableModel, x: Tensor) -> list[float]:
+def _effects(model: LatentVariableModel, x: Tensor) -> list[float | None]:
     """How much one unit of each dimension changes an observation, to rank the entries of a code by."""
     codes = batched(model.code, x[:RANKED_BY])
     typical = codes.abs().sum(0) / (codes != 0).sum(0).clamp(min=1)
@@ -287,9 +287,9 @@ def _rows_of_pictures(rows: list[Tensor], limits: tuple[float, float]) -> bytes:
     low, high = limits
     pictures = torch.stack([row if row.ndim == 4 else row.reshape(len(row), 1, -1, row.shape[-1]) for row in rows])
     shades = ((pictures - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
-    shades = shades.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()  # (rows·height, n·width, channels)
-    shades = shades.repeat(PICTURE_SCALE, 0).repeat(PICTURE_SCALE, 1)
-    image = Image.fromarray(shades if shades.shape[2] == 3 else np.ascontiguousarray(shades[..., 0]))
+    grid = shades.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()  # (rows·height, n·width, channels)
+    grid = grid.repeat(PICTURE_SCALE, 0).repeat(PICTURE_SCALE, 1)
+    image = Image.fromarray(grid if grid.shape[2] == 3 else np.ascontiguousarray(grid[..., 0]))
     image.save(buffer := BytesIO(), format="PNG", optimize=True)
     return buffer.getvalue()
 

@@ -174,6 +174,7 @@ def _(model: JumpReLU) -> dict:
 
 @describe_code.register
 def _(model: Gated) -> dict:
+    assert isinstance(model.encoder, nn.Sequential)
     return {"kind": "gated", "bias": f"encoder.{len(model.encoder) - 1}.bias", "ratio": "log_ratio",
             "magnitudeBias": "magnitude_bias"}
 
