@@ -73,8 +73,9 @@ test: setup ## run the tests
 test-slow: setup ## run the tests that take long, which `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m slow
 
-lint: setup ## check the code's style
+lint: setup ## check the code's style and types
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 bench: setup ## measure speed: training against a plain DataLoader loop and a former recipe (needs MNIST: make download), Gamma samples against torch, pursuits against a plain loop
 	$(BIN)/python benchmarks/training_speed.py

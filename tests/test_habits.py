@@ -198,6 +198,7 @@ def notebook_with_an_output() -> str:
 
 @pytest.mark.parametrize(("hook", "path", "text"), [
     ("ruff", "src/module.py", "import os\n"),
+    ("mypy", "src/module.py", "size: int = '1'\n"),
     ("nbstripout", "notebooks/one.ipynb", notebook_with_an_output()),
     ("check-yaml", "experiments/mine.yml", "a: [\n"),
     ("github-workflows", ".github/workflows/mine.yml", "jobs: {}\n"),

@@ -30,8 +30,9 @@ hardly pays for itself at first, and is given up."""
 class LatentVariableModel(nn.Module):
     """Base of all models: backbone, likelihood, and the methods that do not differ.
 
-    A subclass declares the settings that it adds; each becomes an attribute of the model, checked, with what None
-    stands for in its place. (``decoder`` is the network; the setting of that name is ``decoder_kind``.)
+    A subclass declares the settings that it adds, and the types of those that it reads; each becomes an attribute of
+    the model, checked, with what None stands for in its place. (``decoder`` is the network; the setting of that name is
+    ``decoder_kind``.)
 
     Args:
         input_shape: shape of one observation, ``(channels, height, width)`` for images.
