@@ -33,11 +33,13 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("more", "notebooks", "results", "measures")
-"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows; all notebooks, tables of runs, measures.
+"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows; all notebooks, tables, measures.
 Those that begin with ``api-`` are the library's reference, from ``report/api.py``."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-PICTURES = {"image/svg+xml": ".svg", "image/png": ".png"}
+PICTURES = {"image/svg+xml": ".svg", "image/webp": ".webp", "image/png": ".png"}
+LARGE = 20_000
+"""Bytes of a PNG above which pages show it as WebP, a quarter of that or less, where the package can make it."""
 PLOT = "application/vnd.vegalite.v5+json"
 """A plot that answers to a reader: a Vega-Lite specification, its data in it as CSV."""
 TABLES = ("runs.csv", "histories.csv")
@@ -122,8 +124,12 @@ class Cell(NamedTuple):
 
     def pictures(self) -> dict[str, bytes]:
         """Names and contents of the files that show its outputs."""
-        return {name: data["image/svg+xml"].encode() if name.endswith(".svg") else base64.b64decode(data["image/png"])
-                for data in self.outputs if (name := self.picture(data))}
+        found = {}
+        for data in self.outputs:
+            if name := self.picture(data):
+                kind = next(kind for kind, suffix in PICTURES.items() if name.endswith(suffix))
+                found[name] = data[kind].encode() if kind == "image/svg+xml" else base64.b64decode(data[kind])
+        return found
 
     def plot(self) -> dict[str, bytes]:
         """Names and contents of the files of a plot that answers: its specification and its data."""
@@ -249,7 +255,7 @@ def read_notebook(path: Path) -> Notebook:
     """
     try:
         cells = [_read_cell(cell) for cell in json.loads(path.read_bytes())["cells"]]
-        pictures = {name: content for cell in cells for name, content in (cell.pictures() | cell.plot()).items()}
+        pictures = _pictures(cells)
         widgets = _lay_out_widgets(path, cells)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{_shown(path)} is damaged or not a notebook ({error}); draw it again: make graphics "
@@ -262,6 +268,44 @@ def read_notebook(path: Path) -> Notebook:
         if cell.label.startswith("fig-") and cell.picture(cell.data) and not cell.options.get("fig-alt"):
             raise ReportError(f"{_shown(path)}: the figure {cell.label} has no alternative text")
     return Notebook(path.parts[-3], path, cells, pictures, widgets)
+
+
+def modernise(root: Path, suites: dict[str, Suite]) -> tuple[dict[str, Suite], dict[str, bytes]]:
+    """The suites with the large pictures of their notebooks as WebP, and files that keep these for the next time.
+
+    Pictures stay as they are where the package, which has Pillow, is not there.
+    """
+    folder, waiting = root / "report" / "_cells" / "pictures", {}
+    notebooks = [notebook for suite in suites.values() for notebook in suite.notebooks]
+    outputs = [data for notebook in notebooks for cell in notebook.cells for data in cell.outputs
+               if len(data.get("image/png", "")) > LARGE * 4 / 3]
+    names = [folder / f"{hashlib.sha256(data['image/png'].encode()).hexdigest()[:20]}.webp" for data in outputs]
+    for data, name in zip(outputs, names, strict=True):
+        if not name.exists():
+            waiting[name] = base64.b64decode(data["image/png"])
+    for name, picture in waiting.items():
+        _write(name.with_suffix(".png"), picture)
+    program = ("import sys\nfrom PIL import Image\nfor name in sys.stdin.read().splitlines():\n"
+               "    picture = Image.open(name)\n"
+               "    picture.save(name[:-3] + 'part', 'WEBP', quality=85, method=4)\n")
+    if waiting:
+        paths = "\n".join(str(name.with_suffix(".png")) for name in waiting)
+        subprocess.run([find_python(root), "-c", program], input=paths, text=True, capture_output=True)
+    for name in waiting:
+        name.with_suffix(".png").unlink()
+        if name.with_suffix(".part").exists():
+            name.with_suffix(".part").replace(name)
+    for data, name in zip(outputs, names, strict=True):
+        if name.exists():
+            del data["image/png"]
+            data["image/webp"] = base64.b64encode(name.read_bytes()).decode()
+    kept = {name.relative_to(root).as_posix(): name.read_bytes() for name in names if name.exists()}
+    return {name: suite._replace(notebooks=[notebook._replace(pictures=_pictures(notebook.cells))
+                                            for notebook in suite.notebooks]) for name, suite in suites.items()}, kept
+
+
+def _pictures(cells: list[Cell]) -> dict[str, bytes]:
+    return {name: content for cell in cells for name, content in (cell.pictures() | cell.plot()).items()}
 
 
 def _lay_out_widgets(path: Path, cells: list[Cell]) -> dict[str, bytes]:
@@ -429,6 +473,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
                 problems.append(f"{place}: {error}" if place else str(error))
     if problems:
         raise ReportError("\n".join(dict.fromkeys(problems)))
+    suites, kept = modernise(root, suites) if evaluate else (suites, {})  # what is only checked needs no pictures
     digest, claims = verdicts(root, site) if evaluate else ("", published_verdicts(root))
     values = variables(suites, site) | {"claims": {id: dict(claim["values"]) for id, claim in claims.items()}}
     labels = {name: {cell.label: (notebook, cell) for notebook in suite.notebooks for cell in notebook.cells
@@ -466,7 +511,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         f"## {name}: {suites[name].facts['title']} {{#{name}}}\n\n" + "".join(f"- {each.links}\n" for each in notebooks)
         for name, notebooks in published.items() if notebooks)
     cells["results"], cells["measures"] = _results(suites), _measures(root)
-    files = {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
+    files = kept | {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     for name in ["measures.json", *(f"{name}/{table}" for name in suites for table in TABLES)]:
         if (root / "results" / name).exists():
             files[f"report/executed/{name}"] = (root / "results" / name).read_bytes()
@@ -499,8 +544,11 @@ def _measures(root: Path) -> str:
     """A list of all measures, with what each is."""
     path = root / "results" / "measures.json"
     about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return "\n\n".join(f"{measure['title']}\n: {measure['description'][:1].upper()}{measure['description'][1:]}. `{name}`"
-                       for name, measure in sorted(about.items(), key=lambda item: item[1]["title"].lower())) + "\n"
+    entries = []
+    for name, measure in sorted(about.items(), key=lambda item: item[1]["title"].lower()):
+        sentence = measure["description"]
+        entries.append(f"{measure['title']}\n: {sentence[:1].upper()}{sentence[1:]}. `{name}`\n")
+    return "\n".join(entries)
 
 
 @cache

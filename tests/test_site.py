@@ -3,6 +3,7 @@
 import base64
 import functools
 import http.server
+import io
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from sparse_vae.checks import SettingError
 from sparse_vae.files import exclusive_folder
@@ -106,6 +109,25 @@ def test_a_figure_has_its_picture_caption_alternative_text_code_and_notebook(tin
     assert "(/report/executed/tiny/a-x.ipynb){download" in text
     assert (report / "executed" / "tiny" / "fig-a-x.png").read_bytes() == PICTURE
     assert json.loads((report / "executed" / "tiny" / "a-x.ipynb").read_text())["nbformat"] == 4
+
+
+def test_a_large_picture_is_shown_as_webp_where_the_package_can_make_it(tiny):
+    picture, buffer = Image.effect_noise((300, 300), 60), io.BytesIO()
+    picture.save(buffer, "PNG")
+    figure = json.loads(json.dumps(FIGURE))
+    figure["outputs"][0]["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+    write(tiny / NOTEBOOK, notebook(figure, TABLE, SENTENCE, WIDGET))
+    report = extracted(tiny)  # its Python has no package
+    assert (report / "executed" / "tiny" / "fig-a-x.png").read_bytes() == buffer.getvalue()
+    program(tiny / ".venv" / "bin" / "python", f'exec {sys.executable} "$@"')
+    script = site.load_script(tiny)
+    files = script.collect(tiny, "tiny", evaluate=False)
+    suites, kept = script.modernise(tiny, {name: script.read_suite(tiny, name) for name in ("tiny", "study")})
+    shown = suites["tiny"].notebooks[0].pictures["fig-a-x.webp"]
+    assert len(shown) < len(buffer.getvalue()) / 2
+    assert np.abs(np.asarray(Image.open(io.BytesIO(shown)).convert("L"), float) - np.asarray(picture)).mean() < 12
+    assert list(kept.values()) == [shown]
+    assert files.files["report/executed/tiny/fig-a-x.png"] == buffer.getvalue()
 
 
 def test_a_plot_has_its_specification_and_its_data_beside_its_picture(tiny):
