@@ -107,8 +107,11 @@ def test_templates_make_every_cell_that_chapters_show():
 
 @pytest.fixture
 def run_cells(monkeypatch):
-    """Run a notebook's cells in this process with other parameters; returns what was shown, by label."""
-    def run(name: str, **parameters) -> dict[str, dict]:
+    """Run a notebook's cells in this process with other parameters; returns what was shown, by label.
+
+    With ``brief``, what its defaults train takes two epochs.
+    """
+    def run(name: str, *, brief: bool = False, **parameters) -> dict[str, dict]:
         shown = {}
 
         def display(data, *, raw, metadata):
@@ -123,11 +126,23 @@ def run_cells(monkeypatch):
             if is_parameters(cell):
                 assert parameters.keys() <= namespace.keys()
                 namespace.update(parameters)
+                if brief:
+                    shorten(namespace)
         check_shown(shown)
         assert shown.keys() <= declared_labels(name)
         return shown
 
     return run
+
+
+def shorten(parameters: dict) -> None:
+    if "epochs" in parameters:
+        parameters["epochs"] = 2
+    train = parameters.get("train") or []
+    for entry in [train] if isinstance(train, dict) else train:
+        models = entry["model"] if isinstance(entry["model"], list) else [entry["model"]]
+        if set(models) <= set(MODELS):  # the others have no epochs
+            entry["epochs"] = 2
 
 
 def check_shown(shown: dict[str, dict]) -> None:
@@ -144,11 +159,12 @@ def check_shown(shown: dict[str, dict]) -> None:
         assert "nan" not in words.replace("finance", "").split()
 
 
+@pytest.mark.parametrize("brief", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["in brief", "as it is"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_at_its_defaults(name, run_cells, monkeypatch):
+def test_a_notebook_runs_at_its_defaults(name, brief, run_cells, monkeypatch):
     monkeypatch.chdir(NOTEBOOKS)
     before = {path.name for path in NOTEBOOKS.iterdir()}
-    shown = run_cells(name, **({"progress": False} if name == "train" else {}))
+    shown = run_cells(name, brief=brief, **({"progress": False} if name == "train" else {}))
     assert {path.name for path in NOTEBOOKS.iterdir()} == before
     assert any({"image/png", "text/html"} & part.keys() for part in shown.values())
 
