@@ -6,7 +6,8 @@ Each gets the published runs of its suite and says whether its sentence is true 
 
 import itertools
 
-from sparse_vae.report.claims import Verdict, against, claim, in_words, together
+from sparse_vae.report.claims import Verdict, against, claim, in_words, published_runs, together
+from sparse_vae.report.suites import project_root
 
 FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
 
@@ -204,9 +205,60 @@ def _(runs):
 def _(runs):
     epochs = set(runs.matching(["mnist/*-atoms/*", "mnist/vsc-gaussian/*"]).frame["epochs"])
     found = against(runs, {"group": "mnist/hybrid-atoms-long"}, {"group": "mnist/hybrid-atoms"}, "negative_elbo",
-                    names=("20 epochs", "5 epochs"))
+                    names=("20 epochs", "10 epochs"))
     longer = set(runs.where(group="mnist/hybrid-atoms-long").frame["epochs"])
-    return Verdict(epochs == {5} and longer == {20} and -found.amount > 100, found.text)
+    return Verdict(epochs == {10} and longer == {20} and -found.amount > 40, found.text)
+
+
+@claim("hybrid-in-short", suite="hybrid")
+def _(runs):
+    frame = runs.where(group="mnist/hybrid-atoms").frame
+    means = frame[["active_fraction", "latent_dim", "used_dimensions", "explained_variance"]].mean()
+    active = means["active_fraction"] * means["latent_dim"]
+    explained = f"{100 * means['explained_variance']:.0f}%"
+    return Verdict(active < 26 and means["used_dimensions"] >= 251 and means["explained_variance"] > 0.85,
+                   f"{active:.1f} of {means['latent_dim']:.0f} atoms for an observation, "
+                   f"{means['used_dimensions']:.1f} in use, {explained} of the variance; {len(frame)} runs",
+                   {"active": f"{active:.0f}", "explained": explained})
+
+
+@claim("network-behind-vae", suite="hybrid")
+def _(runs):
+    dense = published_runs(project_root(), "paper").where(dataset="mnist", model="vae", latent_dim=200)
+    bounds = [part.frame["negative_elbo"] for part in (runs.where(group="mnist/hybrid-network"), dense)]
+    gap = bounds[0].mean() - bounds[1].mean()
+    return Verdict(bounds[0].min() > bounds[1].max() and gap > 15,
+                   f"−ELBO: hybrid {bounds[0].mean():.1f} nats (J = 256), VAE {bounds[1].mean():.1f} (J = 200)",
+                   {"gap": f"{gap:.0f}"})
+
+
+@claim("encoder-loses-twice", suite="hybrid")
+def _(runs):
+    means = runs.where(group="mnist/hybrid-atoms").having("refit_mse", "pursuit_mse").frame[
+        ["mean_squared_error", "refit_mse", "pursuit_mse"]].mean()
+    whole = means["mean_squared_error"] - means["pursuit_mse"]
+    values = (means["mean_squared_error"] - means["refit_mse"]) / whole
+    return Verdict(0.3 < values < 0.55,
+                   f"MSE {means['mean_squared_error']:.4f}; {means['refit_mse']:.4f} with the values fitted anew; "
+                   f"{means['pursuit_mse']:.4f} with as many atoms that a pursuit chooses",
+                   {"values": f"{100 * values:.0f}%", "choice": f"{100 - 100 * values:.0f}%"})
+
+
+@claim("small-shapes-pay", suite="hybrid")
+def _(runs):
+    found = together(*(against(runs, {"group": f"sinusoids/hybrid-amplitudes{many}-k-below-1"},
+                               {"group": f"sinusoids/hybrid-amplitudes{many}"}, measure,
+                               names=(f"k at most 1, {signals} signals", "any k"))
+                       for many, signals in (("", "2,000"), ("-many", "20,000"))
+                       for measure in ("negative_elbo", "mean_squared_error")))
+    return Verdict(all(each.lower for each in found), in_words(*found))
+
+
+@claim("small-shapes-cost-in-noise", suite="hybrid")
+def _(runs):
+    found = against(runs, {"group": "sinusoids/hybrid-noise-k-below-1"}, {"group": "sinusoids/hybrid-noise"},
+                    "negative_elbo", names=("k at most 1", "any k"))
+    return Verdict(found.higher, found.text)
 
 
 # --- Exercises
