@@ -129,7 +129,7 @@ def test_a_choice_leaves_the_set_as_it_was(four):
       {"name": "digits/vae-fast/seed0", "learning_rate": 0.1}, {"name": "digits/topk/seed0", "k": 2}],
      ["VAE", "VAE, epochs 50", "VAE, learning rate 0.1", "TopK (k = 2)"]),
     ([{"name": f"smiley/vae-{n}/seed0", "dataset.n_train": n} for n in (50, 60, 70)],
-     [f"VAE, dataset.n train {n}" for n in (50, 60, 70)]),
+     [f"VAE, n train {n}" for n in (50, 60, 70)]),
     # The same settings in two folders.
     ([{"name": "digits/vae/seed0"}, {"name": "digits/vae-again/seed0"}], ["VAE [vae]", "VAE [vae-again]"]),
     # A folder with two kinds of runs, as while a suite is trained anew.

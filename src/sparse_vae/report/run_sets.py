@@ -578,7 +578,8 @@ def _unusual_settings(kinds: list[Mapping[str, str]]) -> list[str]:
     columns = {name: [kind.get(name, "none") for kind in kinds] for name in dict.fromkeys(n for k in kinds for n in k)}
     usual = {name: max(values, key=values.count) for name, values in columns.items()}
     usual = {name: value for name, value in usual.items() if 2 * columns[name].count(value) > len(kinds)}
-    return ["".join(f", {name.replace('_', ' ')} {value}" for name, value in kind.items() if value != usual.get(name))
+    titles = {name: name.removeprefix("dataset.").replace("_", " ") for name in columns}
+    return ["".join(f", {titles[name]} {value}" for name, value in kind.items() if value != usual.get(name))
             for kind in kinds]
 
 

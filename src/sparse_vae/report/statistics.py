@@ -130,10 +130,10 @@ def mean_and_error(values: Sequence[float], digits: int) -> str:
     """Mean ± standard error of the mean, as tables write it; a dash of no value, NaN being none.
 
     The mean stands alone where there is one value, or where all are equal. Where the error would be all zeros both have
-    more digits, so that it shows two that are not.
+    more digits, so that it shows one that is not.
 
-    >>> mean_and_error([1.0, 3.0], 1), mean_and_error([1.0, 1.005], 1)
-    ('2.0\xa0±\xa01.0', '1.0025\xa0±\xa00.0025')
+    >>> mean_and_error([1.0, 3.0], 1), mean_and_error([1.0, 1.006], 1)
+    ('2.0\xa0±\xa01.0', '1.003\xa0±\xa00.003')
     """
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
@@ -142,6 +142,6 @@ def mean_and_error(values: Sequence[float], digits: int) -> str:
     spread = len(known) > 1 and np.ptp(known) > ROUNDING * np.abs(known).max()
     error = known.std(ddof=1) / len(known) ** 0.5 if spread else 0.0
     if spread and float(f"{error:.{digits}f}") == 0:
-        digits = 1 - int(f"{error:.1e}".partition("e")[2])  # of the error as it is rounded
+        digits = -int(f"{error:.0e}".partition("e")[2])  # of the error as it is rounded
     mean = f"{known.mean():z.{digits}f}".replace("-", "−")
     return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{error:.{digits}f}" if spread else mean

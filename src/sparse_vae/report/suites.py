@@ -222,7 +222,7 @@ def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
     """The runs of one entry: every combination of its settings' values, where lists give several.
 
     Defaults are for the settings that the entry does not give; one that only other models take is left out. A value
-    may name others in braces, as a variant does: ``dataset.seed: "{seed}"`` draws new data for every seed.
+    may be that of another setting, named in braces: ``dataset.seed: "{seed}"`` draws new data for every seed.
     """
     given, entry = entry, {**(defaults or {}), **entry}
     for required in ("model", "dataset"):
@@ -236,7 +236,7 @@ def expand_run(entry: dict, defaults: dict | None = None) -> Iterator[SuiteRun]:
         settings: dict[str, Any] = {key: parse_value(value) for key, value in zip(entry, combination, strict=True)}
         model, dataset, variant = settings.pop("model"), settings.pop("dataset"), settings.pop("variant", None)
         settings |= {key: parse_value(_fill_in(key, value, settings)) for key, value in settings.items()
-                     if isinstance(value, str) and "{" in value}
+                     if isinstance(value, str) and re.fullmatch(r"\{[a-z][\w.]*\}", value)}
         for key, name in (("model", model), ("dataset", dataset)):
             if not isinstance(name, str):
                 raise SettingError(f"{key} must be a name; got {name!r}")
