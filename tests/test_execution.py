@@ -585,7 +585,7 @@ def test_figures_are_drawn_from_what_is_published_and_nothing_is_trained(publish
     check_executed(folder / "own-x.ipynb", suite.root, {"own-x"})
     check_executed(folder / "datasets-all.ipynb", suite.root, {"fig-datasets-all", "tbl-datasets-all"})
     check_executed(folder / "comparison-first.ipynb", suite.root, {
-        "tbl-comparison-first", "fig-training-curves-first", "comparison-finding-first"})
+        "tbl-comparison-first", "fig-training-curves-first", "tbl-generalisation-first", "comparison-finding-first"})
     facts = json.loads((suite.folder / "suite.json").read_text())
     assert facts["figures"] == ["own-x", "datasets-all", "comparison-first"]
 

@@ -58,8 +58,9 @@ export const draw = async (target, specification, {alt, base = document.baseURI,
   };
   target.replaceChildren(make("div", {class: "plot-view", role: "img", "aria-label": alt}, plot), buttons);
   await again();
-  new ResizeObserver(() => { if (Math.abs(target.clientWidth - width) > 8) again(); }).observe(target);
-  new MutationObserver(again).observe(document.body, {attributeFilter: ["class"]});
+  const ifSeen = (act) => () => { if (target.clientWidth) act(); }; // not when it was taken out, or is hidden
+  new ResizeObserver(ifSeen(() => { if (Math.abs(target.clientWidth - width) > 8) again(); })).observe(target);
+  new MutationObserver(ifSeen(again)).observe(document.body, {attributeFilter: ["class"]});
   return () => view;
 };
 
