@@ -254,7 +254,8 @@ def test_claims_are_checked_where_the_package_is_and_published_ones_are_shown_el
     write(tiny / "report" / "one.qmd", "{{< var claims.a.n >}} {{< var claims.b.n >}}")
     values = json.loads((extracted(tiny).parent / "_variables.yml").read_text())
     assert values["claims"] == {"a": {"n": "7"}, "b": {"n": "—"}}  # the sentence of the second is left out
-    program(tiny / ".venv" / "bin" / "python", 'echo "{\\"c\\": {\\"values\\": {}}}" > "$6"; echo $4 > asked')
+    program(tiny / ".venv" / "bin" / "python",
+            'test "$1" = -m || exit 1; echo "{\\"c\\": {\\"values\\": {}}}" > "$6"; echo $4 > asked')
     write(tiny / "report" / "one.qmd", "")
     extracted(tiny)
     assert json.loads((tiny / "report" / "_cells" / "claims.json").read_text()) == {"c": {"values": {}}}
