@@ -17,12 +17,12 @@ FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
 
 @claim("jumprelu-hardly-switches", suite="site")
 def _(runs):
-    jumprelu = runs.where(model="jumprelu", dataset=["mnist", "fashion-mnist", "smiley", "sinusoids"])
-    frame = jumprelu.having("active_fraction", "used_dimensions").frame
-    rates = frame["active_fraction"] * frame["latent_dim"] / frame["used_dimensions"]
-    means = rates.groupby(frame["dataset"], sort=False).mean()
-    seldom, often = means[["smiley", "sinusoids"]], means[["mnist", "fashion-mnist"]]
-    return Verdict(seldom.min() >= 0.9 > often.max(), "A unit in use is on for " + "; ".join(
+    means = {}
+    for dataset in ("smiley", "sinusoids", "mnist", "fashion-mnist"):
+        frame = runs.where(model="jumprelu", dataset=dataset).having("active_fraction", "used_dimensions").frame
+        means[dataset] = (frame["active_fraction"] * frame["latent_dim"] / frame["used_dimensions"]).mean()
+    *hardly, mnist, fashion = means.values()
+    return Verdict(min(hardly) >= 0.9 > max(mnist, fashion), "A unit in use is on for " + "; ".join(
         f"{100 * mean:.0f}% of the observations of {dataset}" for dataset, mean in means.items()))
 
 
@@ -71,7 +71,7 @@ PICTURES = ["mnist", "fashion-mnist"]
 
 
 def _sixteen(runs, dataset):
-    """The runs of the comparison on a data set, and means of a measure over their seeds."""
+    """The runs of the comparison on a data set, without the planes."""
     return runs.where(dataset=dataset, latent_dim=lambda size: size > 2)
 
 
@@ -101,11 +101,26 @@ def _(runs):
     return Verdict(found.lower, f"Samples told: {found.text}")
 
 
+@claim("vsc-samples-precise", suite="site")
+def _(runs):
+    precise, complete = together(*(
+        against(runs.where(latent_dim=16, model=["vae", "vsc"]), "vsc", "vae", name, at={"dataset": PICTURES})
+        for name in ("sample_precision", "sample_recall")))
+    return Verdict(precise.higher and complete.lower, in_words(precise, complete))
+
+
+@claim("hardly-by-heart", suite="site")
+def _(runs):
+    ratios = _sixteen(runs, "mnist").having("mse_ratio").means(["mse_ratio"])["mse_ratio"]
+    return Verdict(ratios.max() < 1.05, f"MSE on test data over that on training data, MNIST: at most "
+                   f"{ratios.max():.3f} ({ratios.idxmax()})")
+
+
 @claim("warm-up-from-0-fails", suite="site")
 def _(runs):
-    used = runs.matching("*/vsc-warmup-from-0/*").frame.groupby("dataset")["used_dimensions"].max()
-    return Verdict(used["mnist"] == 2 and used["fashion-mnist"] == 0,
-                   f"Dimensions in use: MNIST {used['mnist']:.0f}, Fashion-MNIST {used['fashion-mnist']:.0f}")
+    mnist, fashion = (runs.where(group=f"{dataset}/vsc-warmup-from-0").frame["used_dimensions"].max()
+                      for dataset in PICTURES)
+    return Verdict(mnist == 2 and fashion == 0, f"Dimensions in use: MNIST {mnist:.0f}, Fashion-MNIST {fashion:.0f}")
 
 
 @claim("beta-vae-pays", suite="site")
@@ -334,6 +349,14 @@ def _(runs):
                        for many, signals in (("", "2,000"), ("-many", "20,000"))
                        for measure in ("negative_elbo", "mean_squared_error")))
     return Verdict(all(each.lower for each in found), in_words(*found))
+
+
+@claim("free-shapes-fail-twice", suite="hybrid")
+def _(runs):
+    few, many = (runs.where(group=f"sinusoids/hybrid-amplitudes{many}").having("mse_ratio").frame["mse_ratio"].mean()
+                 for many in ("", "-many"))
+    return Verdict(few > 3 and 0.8 < many < 1.2, "Error on test signals over that on training signals, any k: "
+                   f"{few:.1f} with 2,000 signals, {many:.2f} with 20,000")
 
 
 @claim("small-shapes-cost-in-noise", suite="hybrid")

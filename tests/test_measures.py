@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,12 @@ PROBES = ("logistic", "tuned", "cosine", "euclidean", "weighted")
 CURVE_NAMES = """
 population_histogram lifetime_histogram size_histogram kl_by_rank importance_weighted_bounds selectivity_by_rank
 error_by_largest error_by_pruning source_recovery awake_by_regime size_by_regime"""
+
+
+def test_what_the_published_columns_are_is_that_of_the_measures():
+    about = json.loads((Path(__file__).parents[1] / "results" / "measures.json").read_text())
+    assert about == {measure.name: {name: getattr(measure, name) for name in ("title", "digits", "scale", "description")}
+                     for measure in MEASURES.values()}, "make graphics writes it again"
 
 
 def test_every_name_is_there():

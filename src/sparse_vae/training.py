@@ -195,7 +195,7 @@ def _train_epoch(state: TrainingState, x: Tensor, settings: TrainingSettings, dt
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = model.loss(x[rows], step=step, generator=generator)
         optimizer.zero_grad()
-        loss[0].backward()  # the total
+        loss.total.backward()  # type: ignore[attr-defined]  # each model has a loss of its own, with this field
         optimizer.step()
         names, seen = loss._fields, seen + len(rows)
         totals = totals + torch.stack(loss).detach() * len(rows)

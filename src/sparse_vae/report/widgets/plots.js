@@ -5,6 +5,7 @@ import {make} from "./page.js";
 
 const PANEL = 240; // narrowest panel, in pixels
 let library;
+const watching = new WeakMap(); // what watches the element that a plot was drawn into
 
 document.head.append(make("link", {rel: "stylesheet", href: new URL("plots.css", import.meta.url)}));
 
@@ -59,8 +60,12 @@ export const draw = async (target, specification, {alt, base = document.baseURI,
   target.replaceChildren(make("div", {class: "plot-view", role: "img", "aria-label": alt}, plot), buttons);
   await again();
   const ifSeen = (act) => () => { if (target.clientWidth) act(); }; // not when it was taken out, or is hidden
-  new ResizeObserver(ifSeen(() => { if (Math.abs(target.clientWidth - width) > 8) again(); })).observe(target);
-  new MutationObserver(ifSeen(again)).observe(document.body, {attributeFilter: ["class"]});
+  const size = new ResizeObserver(ifSeen(() => { if (Math.abs(target.clientWidth - width) > 8) again(); }));
+  const scheme = new MutationObserver(ifSeen(again));
+  watching.get(target)?.forEach((observer) => observer.disconnect()); // of the plot that was here before
+  watching.set(target, [size, scheme]);
+  size.observe(target);
+  scheme.observe(document.body, {attributeFilter: ["class"]});
   return () => view;
 };
 

@@ -246,7 +246,8 @@ class AllResults extends HTMLElement {
       this.opened.scrollIntoView({block: "start"});
       this.opened.focus({preventScroll: true});
     }
-    const histories = readTable(await get(`${suite}/histories.csv`)).filter((row) => row.run === name);
+    const [head, ...lines] = (await get(`${suite}/histories.csv`)).split("\n");
+    const histories = readTable([head, ...lines.filter((line) => line.startsWith(`${name},`))].join("\n"));
     if (this.state.run !== name) return;
     const parts = ["train", "validation", "test"];
     const terms = Object.keys(TERMS).filter((term) => parts.some((part) => histories.some((row) => `${part}_${term}` in row)));
@@ -258,11 +259,11 @@ class AllResults extends HTMLElement {
     }
     const names = parts.filter((part) => values.some((point) => point.name === part));
     const colour = {color: {field: "name", type: "nominal", title: null, scale: {domain: names, range: COLOURS.slice(0, names.length)}}};
-    const tooltip = ["name", "x", "y"].map((field) => ({field, type: field === "name" ? "nominal" : "quantitative", format: ".5~g"}));
+    const tooltip = [{field: "name", type: "nominal"}, {field: "x", type: "quantitative", title: "epoch"},
+                     {field: "y", type: "quantitative", title: "value", format: ".5~g"}];
     const views = terms.map((term, place) => {
-      const view = panel("epoch", "", "line", {title: TERMS[term], tooltip: tooltip.map((each) => (
-        each.field === "name" ? {field: "name", type: "nominal"} : each)), name: colour});
-      if (place) view.layer[1].params = view.layer[1].params.filter((param) => param.name !== "shown");
+      const view = panel("epoch", "", "line", {title: TERMS[term], tooltip, name: colour});
+      if (place) view.layer[1].params.pop(); // which names are shown, the first panel says for all
       return {...view, transform: [{filter: `datum.panel === ${JSON.stringify(TERMS[term])}`}, ...view.transform]};
     });
     await tryDraw(curves, specification(views, values, 2), {alt: `Training of ${name} by epoch: ${terms.map((term) => TERMS[term]).join(", ")}.`});
