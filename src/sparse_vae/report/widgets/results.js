@@ -214,7 +214,7 @@ class AllResults extends HTMLElement {
     }
     const names = unique(values.map(({name}) => name)), own = {field: "name", type: "nominal", title: null};
     const name = {color: {...own, scale: {domain: names, range: names.map((_, i) => COLOURS[i % COLOURS.length])}},
-                  shape: {...own, scale: {domain: names, range: names.map((_, i) => SHAPES[i % SHAPES.length])}}};
+                  shape: {...own, scale: {domain: names, range: names.map((_, i) => SHAPES[(i + Math.floor(i / COLOURS.length)) % SHAPES.length])}}};
     const tooltip = [{field: "run", type: "nominal"}, ...["x", "y"].map((axis) => (
       {field: axis, type: "quantitative", title: this.title(this.state[axis]), format: ".5~g"}))];
     const view = panel(this.title(x), this.title(y), "point", {log: [...log], tooltip, name});
