@@ -12,6 +12,148 @@ from sparse_vae.report.suites import project_root
 FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
 
 
+PICTURES = ["mnist", "fashion-mnist"]
+
+
+def _sixteen(runs, dataset):
+    """The runs of the comparison on a data set, without the planes."""
+    return runs.where(dataset=dataset, latent_dim=lambda size: size > 2)
+
+
+def _best(runs, name, dataset):
+    """The group with the smallest mean of a measure, and the means in words."""
+    means = _sixteen(runs, dataset).having(name).means([name], by="group")[name].sort_values()
+    return means.index[0].split("/")[1], f"{dataset}: " + "; ".join(
+        f"{group.split('/')[1]} {value:.4g}" for group, value in means.iloc[:4].items())
+
+
+def _mean(runs, group, name):
+    """The mean of a measure over the seeds of a group, mnist/vae say."""
+    return runs.where(group=group).having(name).frame[name].mean()
+
+
+def _means(runs, dataset, name, *groups):
+    """The means of a measure on a data set, by the names of groups."""
+    return {group: _mean(runs, f"{dataset}/{group}", name) for group in groups}
+
+
+def _listed(means, digits=".4g"):
+    return "; ".join(f"{group} {value:{digits}}" for group, value in means.items())
+
+
+def _rises(means):
+    """Whether each is larger than the one before."""
+    return all(first < second for first, second in itertools.pairwise(means.values()))
+
+
+# --- Home
+
+
+@claim("fewer-active-more-error", suite="site")
+@claim("home-price", suite="report")
+def _(runs):
+    errors = _means(runs, "mnist", "mean_squared_error", "autoencoder", "vae", "vsc", "hybrid", "topk")
+    active = _means(runs, "mnist", "active_fraction", *errors)
+    return Verdict(_rises(errors) and _rises({group: -share for group, share in active.items()}),
+                   f"MSE: {_listed(errors)}. Active share of the dimensions: {_listed(active, '.1%')}",
+                   {group: f"{1000 * error:.1f}" for group, error in errors.items()})
+
+
+@claim("home-bound", suite="report")
+def _(runs):
+    bounds = {dataset: _means(runs, dataset, "negative_elbo", "vae", "vsc", "beta-vae") for dataset in PICTURES}
+    mnist, fashion = bounds.values()
+    return Verdict(mnist["vae"] < min(mnist["vsc"], mnist["beta-vae"])
+                   and fashion["vsc"] < min(fashion["vae"], fashion["beta-vae"]),
+                   "−ELBO (nats): " + ". ".join(f"{dataset}: {_listed(means)}" for dataset, means in bounds.items()),
+                   {"mnist": f"{mnist['vsc'] - mnist['vae']:.1f}", "fashion": f"{fashion['vae'] - fashion['vsc']:.1f}"})
+
+
+@claim("home-warm-up", suite="report")
+def _(runs):
+    used = _means(runs, "mnist", "used_dimensions", "vsc-warmup-from-0", "vsc-warmup", "vsc")
+    return Verdict(_rises(used) and used["vsc-warmup-from-0"] <= 2, f"Dimensions in use, of 16: {_listed(used)}",
+                   {name: f"{used[group]:.0f}" for name, group in
+                    {"none": "vsc", "half": "vsc-warmup", "zero": "vsc-warmup-from-0"}.items()})
+
+
+@claim("home-samples", suite="report")
+def _(runs):
+    told = _means(runs, "mnist", "sample_detection", "vsc", "beta-vae", "vae", "hybrid")
+    training = _mean(runs, "mnist/vsc", "data_detection")
+    return Verdict(_rises(told) and training < told["vsc"],
+                   f"Nearest neighbours of one's own kind: {_listed(told, '.1%')}; training data {training:.1%}",
+                   {"training": f"{100 * training:.0f}", "vsc": f"{100 * told['vsc']:.0f}",
+                    "vae": f"{100 * told['vae']:.0f}", "hybrid": f"{100 * told['hybrid']:.0f}"})
+
+
+@claim("home-strokes", suite="hybrid")
+def _(runs):
+    active = {group: 256 * share for group, share in
+              _means(runs, "mnist", "active_fraction", "hybrid-atoms", "vsc-atoms", "vae-atoms").items()}
+    explained = _means(runs, "mnist", "explained_variance", *active)
+    sizes = set(runs.where(group=[f"mnist/{group}" for group in active]).frame["latent_dim"])
+    return Verdict(_rises(active) and sizes == {256} and active["hybrid-atoms"] < 26,
+                   f"Atoms on: {_listed(active)}. Explained: {_listed(explained)}",
+                   {"hybrid": f"{active['hybrid-atoms']:.0f}", "vsc": f"{active['vsc-atoms']:.0f}",
+                    "vae": f"{active['vae-atoms']:.0f}", "explained": f"{100 * explained['hybrid-atoms']:.0f}%",
+                    "dense": f"{100 * explained['vae-atoms']:.0f}%"})
+
+
+@claim("home-factors", suite="report")
+def _(runs):
+    returns = runs.where(dataset="returns")
+    found = together(*(against(returns, "vsc", model, "matched_correlation")
+                       for model in ("vae", "autoencoder", "topk", "hybrid")))
+    means = _means(returns, "returns", "matched_correlation", "vsc", "hybrid", "topk", "vae")
+    return Verdict(all(each.higher for each in found), in_words(*found),
+                   {group: f"{mean:.2f}" for group, mean in means.items()})
+
+
+# --- Introduction
+
+
+@claim("no-model-best", suite="site")
+def _(runs):
+    error, bound, told = (_best(runs, name, "mnist")
+                          for name in ("mean_squared_error", "negative_elbo", "sample_detection"))
+    return Verdict(len({error[0], bound[0], told[0]}) == 3,
+                   f"MSE, {error[1]}. −ELBO, {bound[1]}. Samples told, {told[1]}")
+
+
+# --- Autoencoders
+
+
+@claim("two-numbers-cost", suite="site")
+def _(runs):
+    errors = [(_mean(runs, f"{dataset}/autoencoder-plane", "mean_squared_error"),
+               _mean(runs, f"{dataset}/autoencoder", "mean_squared_error")) for dataset in PICTURES]
+    mnist, fashion = (plane / wide for plane, wide in errors)
+    return Verdict(mnist > 4 and fashion > 2, "MSE with two dimensions and with sixteen: "
+                   + "; ".join(f"{plane:.4f} and {wide:.4f}" for plane, wide in errors),
+                   {"mnist": f"{mnist:.1f}", "fashion": f"{fashion:.1f}"})
+
+
+@claim("autoencoder-code-classes", suite="site")
+def _(runs):
+    found = against(_sixteen(runs, "mnist"), "autoencoder", "vae", "logistic_1000")
+    return Verdict(found.amount > 0.02, found.text)
+
+
+@claim("plane-errors-level", suite="site")
+def _(runs):
+    errors = [_means(runs, dataset, "mean_squared_error", "autoencoder-plane", "vae-plane") for dataset in PICTURES]
+    ratios = [each["autoencoder-plane"] / each["vae-plane"] for each in errors]
+    return Verdict(min(ratios) > 0.95 and max(ratios) < 1.05, "MSE: " + ". ".join(
+        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, errors, strict=True)))
+
+
+@claim("vsc-gives-up-the-plane", suite="site")
+def _(runs):
+    used = [_mean(runs, f"{dataset}/vsc-plane", "used_dimensions") for dataset in PICTURES]
+    return Verdict(used == [0, 1], f"Dimensions in use, of two: MNIST {used[0]:.0f}, Fashion-MNIST {used[1]:.0f}")
+
+
 # --- Sparse autoencoders
 
 
@@ -38,6 +180,25 @@ def _(runs):
                    f"Epochs: {epochs[0]} against {epochs[1]}; learning rates: {rates[0]} against {rates[1]}")
 
 
+@claim("weak-penalties-cheap", suite="site")
+def _(runs):
+    names = ["autoencoder", "sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk"]
+    errors = [_means(runs, dataset, "mean_squared_error", *names) for dataset in PICTURES]
+    ratios = [{name: each[name] / each["autoencoder"] for name in names[1:]} for each in errors]
+    cheap = max(max(each[name] for name in names[1:3]) for each in ratios)
+    dear = min(min(each[name] for name in names[3:]) for each in ratios)
+    return Verdict(cheap < 1.2 and dear > 1.5, "MSE over that of the autoencoder: " + ". ".join(
+        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(PICTURES, ratios, strict=True)))
+
+
+@claim("sparse-units-selective", suite="site")
+def _(runs):
+    means = [_means(runs, dataset, "selectivity", "topk", "batchtopk", "autoencoder", "vae") for dataset in PICTURES]
+    return Verdict(all(min(each["topk"], each["batchtopk"]) > max(1.5 * each["autoencoder"], 2 * each["vae"])
+                       for each in means), "Class selectivity: " + ". ".join(
+        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(PICTURES, means, strict=True)))
+
+
 # --- Variational autoencoders
 
 
@@ -47,6 +208,31 @@ def _(runs):
         against(runs.where(dataset=dataset), "beta-vae", "vae", "used_dimensions", at={"latent_dim": sizes})
         for dataset, sizes in {"mnist": [16, 50, 200], "fashion-mnist": [8, 16, 50, 200]}.items()))
     return Verdict(mnist.lower and fashion.lower, f"MNIST, {mnist.text}. Fashion-MNIST, {fashion.text}")
+
+
+@claim("vae-two-to-sixteen", suite="site")
+def _(runs):
+    bounds = _means(runs, "mnist", "negative_elbo", "vae-plane", "vae")
+    return Verdict(bounds["vae-plane"] - bounds["vae"] > 40, f"−ELBO (nats), MNIST: {_listed(bounds)}",
+                   {"two": f"{bounds['vae-plane']:.0f}", "sixteen": f"{bounds['vae']:.0f}"})
+
+
+@claim("beta-smiley", suite="site")
+def _(runs):
+    matched, errors, bounds = (_means(runs, "smiley", name, "vae", "beta-vae")
+                               for name in ("matched_correlation", "mean_squared_error", "negative_elbo"))
+    gain, times = matched["beta-vae"] - matched["vae"], errors["beta-vae"] / errors["vae"]
+    return Verdict(0 < gain < 0.06 and times > 3, f"Matched: {_listed(matched, '.3f')}. MSE: {_listed(errors)}. "
+                   f"−ELBO (nats): {_listed(bounds)}; one run of each",
+                   {group.replace("-", "_"): f"{value:.2f}" for group, value in matched.items()})
+
+
+@claim("beta-returns", suite="report")
+def _(runs):
+    returns = runs.where(dataset="returns")
+    level, vsc, vaease = together(*(against(returns, first, second, "matched_correlation") for first, second in (
+        ("beta-vae", "vae"), ("vsc", "beta-vae"), ("vaease", "beta-vae"))))
+    return Verdict(level.level and vsc.higher and vaease.higher, in_words(level, vsc, vaease))
 
 
 # --- Variational sparse coding
@@ -64,22 +250,16 @@ def _(runs):
                    f"{found.text}; dimensions in use with sharpness 1: {used:.0f}")
 
 
+@claim("vsc-switches-off", suite="report")
+def _(runs):
+    on = [_means(runs, dataset, "l0", "vsc", "vae") for dataset in PICTURES]
+    return Verdict(all(each["vsc"] < 0.65 * each["vae"] for each in on), "Dimensions on for an observation, of 16: "
+                   + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)),
+                   {"mnist": f"{on[0]['vsc']:.1f}", "fashion": f"{on[1]['vsc']:.1f}", "vae": f"{on[0]['vae']:.1f}",
+                    "vae_fashion": f"{on[1]['vae']:.1f}"})
+
+
 # --- Experiments
-
-
-PICTURES = ["mnist", "fashion-mnist"]
-
-
-def _sixteen(runs, dataset):
-    """The runs of the comparison on a data set, without the planes."""
-    return runs.where(dataset=dataset, latent_dim=lambda size: size > 2)
-
-
-def _best(runs, name, dataset):
-    """The group with the smallest mean of a measure, and the means in words."""
-    means = _sixteen(runs, dataset).having(name).means([name], by="group")[name].sort_values()
-    return means.index[0].split("/")[1], f"{dataset}: " + "; ".join(
-        f"{group.split('/')[1]} {value:.4g}" for group, value in means.iloc[:4].items())
 
 
 @claim("best-bounds-sixteen", suite="site")
@@ -175,6 +355,51 @@ def _(runs):
                    f"Of {all_models} models {by_psnr} gain by PSNR, {by_ssim} by SSIM")
 
 
+@claim("order-importance-weighted", suite="site")
+def _(runs):
+    bounds = [_means(runs, dataset, "importance_weighted_bound", "vae", "vsc") for dataset in PICTURES]
+    return Verdict(bounds[0]["vae"] < bounds[0]["vsc"] and bounds[1]["vsc"] < bounds[1]["vae"],
+                   "Importance-weighted bound (nats): " + ". ".join(
+                       f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, bounds, strict=True)))
+
+
+@claim("order-of-activity", suite="site")
+def _(runs):
+    on = [_means(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae") for dataset in PICTURES]
+    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + ". ".join(
+        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)))
+
+
+@claim("gaussian-noise-stays", suite="site")
+def _(runs):
+    gains = {}
+    for dataset in PICTURES:
+        names = ["psnr_gain_gaussian", "ssim_gain_gaussian"]
+        means = _sixteen(runs, dataset).having(*names).means(names, by="group")
+        gains[dataset] = [[group.split("/")[1] for group in means.index[means[name] > 0]] for name in names]
+    return Verdict(gains == {"mnist": [["vsc"], []], "fashion-mnist": [[], []]},
+                   "Models that gain by PSNR and by SSIM: " + "; ".join(
+                       f"{dataset} {', '.join(by_psnr) or 'none'} and {', '.join(by_ssim) or 'none'}"
+                       for dataset, (by_psnr, by_ssim) in gains.items()))
+
+
+@claim("best-bounds-elsewhere", suite="report")
+def _(runs):
+    best = {dataset: _best(runs, "negative_elbo", dataset) for dataset in ("smiley", "uci-har", "sinusoids", "returns")}
+    return Verdict([first for first, _ in best.values()] == ["vae", "beta-vae", "vae", "vsc"],
+                   "−ELBO (nats), the smallest. " + ". ".join(numbers for _, numbers in best.values()))
+
+
+@claim("by-heart-elsewhere", suite="report")
+def _(runs):
+    ratios = {dataset: runs.where(dataset=dataset).having("mse_ratio").means(["mse_ratio"])["mse_ratio"]
+              for dataset in ("uci-har", "sinusoids")}
+    return Verdict(all(each.min() > 1.15 for each in ratios.values()) and ratios["sinusoids"].max() > 2,
+                   "MSE on test data over that on training data: " + "; ".join(
+                       f"{dataset} from {each.min():.2f} ({each.idxmin()}) to {each.max():.2f} ({each.idxmax()})"
+                       for dataset, each in ratios.items()))
+
+
 # --- Sparse coding, measured
 
 VSC = {"model": "vsc", "prior": LEARNED, "alpha": 0.01, "estimator": "straight-through"}
@@ -257,6 +482,16 @@ def _(runs):
 # --- Hybrid sparse VAE
 
 
+@claim("hybrid-finds-frequencies", suite="hybrid")
+def _(runs):
+    groups = ["hybrid-linear", "hybrid-linear-normal", "vsc-fixed-a0.05-linear", "vsc-fixed-a0.05", "vae-j128"]
+    found, errors = (_means(runs, "sinusoids", name, *groups) for name in ("frequency_f1", "mean_squared_error"))
+    return Verdict(all((found[group] > 0.9) == (group in groups[:2]) and (found[group] < 0.3) == (group in groups[2:])
+                       for group in groups)
+                   and min(errors[group] for group in groups[:2]) > max(errors[group] for group in groups[2:]),
+                   f"F1 of the frequencies: {_listed(found, '.2f')}. MSE: {_listed(errors)}")
+
+
 @claim("gamma-is-not-what-matters", suite="hybrid")
 def _(runs):
     ablation = runs.matching("sinusoids/hybrid-*")
@@ -305,6 +540,16 @@ def _(runs):
                     names=("20 epochs", "10 epochs"))
     longer = set(runs.where(group="mnist/hybrid-atoms-long").frame["epochs"])
     return Verdict(epochs == {10} and longer == {20} and -found.amount > 40, found.text)
+
+
+@claim("more-atoms-better-bound", suite="hybrid")
+def _(runs):
+    sides = {"group": "mnist/hybrid-atoms-presence-0.2"}, {"group": "mnist/hybrid-atoms"}
+    presence = [set(runs.where(**side).frame["prior_presence"]) for side in sides]
+    atoms, bound, error = together(*(against(runs, *sides, name, names=("prior share 0.2", "0.05"))
+                                     for name in ("active_fraction", "negative_elbo", "mean_squared_error")))
+    return Verdict(presence == [{0.2}, {0.05}] and atoms.higher and bound.lower and error.lower,
+                   in_words(atoms, bound, error))
 
 
 @claim("hybrid-in-short", suite="hybrid")
@@ -417,6 +662,15 @@ def _(runs):
                    f"Likelihoods: {likelihoods[0]} against {likelihoods[1]}")
 
 
+@claim("few-entries", suite="report")
+def _(runs):
+    needed = _means(runs, "mnist", "entries_needed", "topk", "batchtopk", "hybrid", "vsc", "vae", "autoencoder")
+    return Verdict(needed["topk"] < needed["batchtopk"] < needed["hybrid"] < needed["vsc"] < 16
+                   and needed["vae"] == needed["autoencoder"] == 16,
+                   f"Entries until the error is within 10% of that of the whole code, of 16: {_listed(needed)}",
+                   {name: f"{needed[name]:.0f}" for name in ("topk", "vsc")})
+
+
 # --- Finance
 
 
@@ -426,6 +680,72 @@ def _(runs):
     found = together(*(against(returns, "vae", model, "explained_variance", at={"latent_dim": [8, 16]})
                        for model in sorted(set(returns.frame["model"]) - {"vae"})))
     return Verdict(all(each.higher for each in found), in_words(*found))
+
+
+@claim("switches-find-factors", suite="report")
+def _(runs):
+    returns = runs.where(dataset="returns")
+    found = together(*(against(returns, "vsc", model, name) for name in ("matched_correlation", "awake_f1")
+                       for model in ("vae", "autoencoder", "topk", "hybrid")))
+    means = _means(returns, "returns", "matched_correlation", "vsc", "vae")
+    best = returns.having("awake_f1").means(["awake_f1"], by="model")["awake_f1"].idxmax()
+    return Verdict(all(each.higher for each in found) and best == "vsc", in_words(*found),
+                   {group: f"{mean:.2f}" for group, mean in means.items()})
+
+
+@claim("hybrid-finds-loadings", suite="report")
+def _(runs):
+    found = together(*(against(runs.where(dataset="returns"), "hybrid", model, "loadings_cosine")
+                       for model in ("vae", "autoencoder", "topk")))
+    least = runs.where(dataset="returns", model="hybrid").frame["loadings_cosine"].min()
+    return Verdict(all(each.higher for each in found) and least > 0.98,
+                   f"{in_words(*found)}; hybrid, the least of five markets: {least:.3f}")
+
+
+@claim("switches-explain-less", suite="report")
+def _(runs):
+    found = together(*(against(runs.where(dataset="returns"), model, "vae", "explained_variance")
+                       for model in ("vsc", "hybrid")))
+    return Verdict(all(each.lower for each in found), in_words(*found),
+                   {name: f"{100 * _mean(runs, f'returns/{name}', 'explained_variance'):.0f}%"
+                    for name in ("vsc", "vae")})
+
+
+# --- Conclusions and limitations
+
+
+@claim("sparse-prior-costs", suite="report")
+def _(runs):
+    errors = [_means(runs, dataset, "mean_squared_error", "vae", "vsc", "hybrid")
+              for dataset in (*PICTURES, "returns")]
+    more = [min(each["vsc"], each["hybrid"]) / each["vae"] - 1 for each in errors]
+    return Verdict(min(more) > 0.2, "MSE: " + ". ".join(
+        f"{dataset}: {_listed(each)}" for dataset, each in zip((*PICTURES, "returns"), errors, strict=True)),
+        {"least": f"{100 * min(more):.0f}%"})
+
+
+@claim("l1-or-kl", suite="report")
+def _(runs):
+    datasets = [*PICTURES, "smiley", "uci-har", "sinusoids", "returns"]
+    names = ["sparse-autoencoder-kl", "autoencoder", "sparse-autoencoder-l1"]
+    hoyer, errors = ([_means(runs, dataset, name, *names) for dataset in datasets]
+                     for name in ("hoyer", "mean_squared_error"))
+    denser = all(each[names[0]] < min(each[names[1]], each[names[2]]) for each in hoyer)
+    better = all(each[names[0]] < each[names[2]] for each in errors)
+    return Verdict(denser and better, "Hoyer: " + ". ".join(
+        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(datasets, hoyer, strict=True))
+        + ". MSE: " + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in zip(datasets, errors, strict=True)))
+
+
+@claim("small-shapes-two-ways", suite="hybrid")
+def _(runs):
+    costs, pays = together(
+        against(runs, {"group": "sinusoids/hybrid-linear-k-below-1"}, {"group": "sinusoids/hybrid-linear"},
+                "negative_elbo", names=("sinusoids, k at most 1", "any k")),
+        against(runs, {"group": "sinusoids/hybrid-amplitudes-many-k-below-1"},
+                {"group": "sinusoids/hybrid-amplitudes-many"}, "negative_elbo",
+                names=("amplitudes of shape ½, k at most 1", "any k")))
+    return Verdict(costs.higher and pays.lower, in_words(costs, pays))
 
 
 # --- How sure are we?

@@ -320,8 +320,16 @@ def test_a_page_lists_all_claims_in_order(tmp_path):
     assert '<div id="absent" class="claim-entry">' in page
     for words in ("✓ It holds", "✗ It does not hold in these results", "Left out here"):
         assert f"<strong>{words}</strong>" in page
-    assert page.count("<summary>The check</summary>") == 3
+    assert page.count("<summary>Its numbers and the check</summary>") == 3
     assert 'href="../report/true.html#true"' in page
+
+
+def test_bars_are_as_long_as_their_numbers(tmp_path):
+    page, _ = show(tmp_path, "::: {.bars}\n- VAE [8.0]{.bar}\n- VSC [12%]{.bar}\n- none [—]{.bar}\n:::\n\n[3]{.bar}\n")
+    assert '<span class="bar" style="--share: 0.667">8.0</span>' in page
+    assert '<span class="bar" style="--share: 1.000">12%</span>' in page
+    assert '<span class="bar">—</span>' in page
+    assert '<span class="bar">3</span>' in page
 
 
 def test_missing_verdicts_are_an_error(tmp_path):
