@@ -193,15 +193,21 @@ def _describe(root: Path, entry: Entry) -> Iterator[str]:
     kind = "class " if entry.is_class else ""
     yield f"### {kind}{_escape(entry.name)} {{#{entry.name}}}"
     yield f"```python\n{_signature(entry)}\n```"
-    yield _docstring(root, entry.docstring)
-    yield _settings_table(entry.node)
+    summary, _, rest = entry.docstring.partition("\n\n")
+    yield _docstring(root, summary)
     if entry.name in EQUATIONS:
         yield "Equations: " + ", ".join(f"[{text}]({link})" for text, link in EQUATIONS[entry.name].items()) + "."
     yield f"[Source: `{path}`, line {entry.node.lineno}]{{.notebook-link}}"
+    details = [_docstring(root, rest), _settings_table(entry.node)]
     for method in _methods(entry):
-        yield f"#### {_escape(entry.name)}.{_escape(method.name)} {{#{entry.name}-{method.name}}}"
-        yield f"```python\n{_call(method)}\n```"
-        yield _docstring(root, ast.get_docstring(method) or "")
+        details += [f"#### {_escape(entry.name)}.{_escape(method.name)} {{#{entry.name}-{method.name}}}",
+                    f"```python\n{_call(method)}\n```", _docstring(root, ast.get_docstring(method) or "")]
+    if any(details):  # folded: a page of a reference is for finding first
+        what = ", ".join(name for name, there in {
+            "details": rest, "settings": details[1], "methods": details[2:]}.items() if there)
+        yield f'::: {{.callout-note collapse="true" appearance="minimal" title="{what.capitalize()}"}}'
+        yield from details
+        yield ":::"
 
 
 def _methods(entry: Entry) -> list[ast.FunctionDef]:

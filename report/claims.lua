@@ -1,7 +1,6 @@
 -- Shows the verdicts on claims, sentences that are marked [so]{.claim #id}, which report/claims.py checks.
 -- One that holds gets a link to its check; one that does not is marked, with the numbers; one that the suite has no runs
--- for goes. ::: {.all-claims} ::: is filled with all of them. In ::: {.bars} ::: every [number]{.bar} gets a bar; the
--- largest is as long as there is room.
+-- for goes. ::: {.all-claims} ::: is filled with all of them.
 --
 -- The verdicts are those of report/_cells/claims.json below the project's folder, which sparse_vae.report.claims writes.
 -- Without Quarto the project's folder is the working directory, and `project-offset` in the metadata leads there from
@@ -71,16 +70,18 @@ local titles = { [true] = "✓ It holds", [false] = "✗ It does not hold in the
 local function describe(id, claim)
   local sentence = claim.sentence:gsub("{{< var claims%.([%w-]+)%.([%w_-]+) >}}",
     function(other, name) return read_verdicts()[other].values[name] end)
-  local place = html and pandoc.Link("its chapter", page_of(claim.chapter) .. "#" .. id) or claim.title
-  local blocks = pandoc.Blocks({ pandoc.BlockQuote(pandoc.read(sentence, "markdown").blocks),
-    pandoc.Para({ pandoc.Strong(titles[claim.holds] or "Left out here"), pandoc.Str(" (suite "),
-      pandoc.Str(claim.suite), pandoc.Str("; "), place, pandoc.Str(").") }) })
+  local place = html and pandoc.Link("its chapter", page_of(claim.chapter) .. "#" .. id) or pandoc.Str(claim.title)
+  local said = pandoc.read(sentence, "markdown").blocks
+  said[#said].content:extend({ pandoc.Str(" ("), place, pandoc.Str(")") })
   local numbers, code = pandoc.Para({ pandoc.Str(claim.numbers) }), pandoc.CodeBlock(claim.check, { class = "python" })
+  local verdict, suite = titles[claim.holds] or "Left out here", "suite " .. claim.suite
+  local blocks = pandoc.Blocks(said)
   if html then
-    blocks:extend({ pandoc.RawBlock("html", "<details><summary>Its numbers and the check</summary>"), numbers, code,
-      pandoc.RawBlock("html", "</details>") })
+    blocks:insert(pandoc.RawBlock("html", string.format("<details><summary><strong>%s</strong> (%s): numbers and check</summary>",
+      verdict, suite)))
+    blocks:extend({ numbers, code, pandoc.RawBlock("html", "</details>") })
   else
-    blocks:extend({ numbers, code })
+    blocks:extend({ pandoc.Para({ pandoc.Strong(verdict), pandoc.Str(" (" .. suite .. "). "), pandoc.Str(claim.numbers) }), code })
   end
   return pandoc.Div(blocks, { id = id, class = "claim-entry" })
 end
@@ -102,25 +103,8 @@ local function list_claims(div)
   return blocks
 end
 
--- The bars of a Div: each number's share of the largest, for the style sheet.
-local function draw_bars(div)
-  if not div.classes:includes("bars") then return nil end
-  local largest = 0
-  local function each_bar(change)
-    return div:walk({ Span = function(span)
-      if span.classes:includes("bar") then return change(span, tonumber((pandoc.utils.stringify(span):match("^[%d.]+")))) end
-    end })
-  end
-  each_bar(function(_, number) largest = math.max(largest, number or 0) end)
-  return each_bar(function(span, number)
-    if not number or largest == 0 then return nil end
-    span.attributes.style = string.format("--share: %.3f", number / largest)
-    return span
-  end)
-end
-
 local function read_offset(meta)
   if meta["project-offset"] then to_root = pandoc.utils.stringify(meta["project-offset"]) end
 end
 
-return { { Meta = read_offset }, { Div = list_claims }, { Div = draw_bars }, { Span = show_verdict, Para = drop_empty, Plain = drop_empty } }
+return { { Meta = read_offset }, { Div = list_claims }, { Span = show_verdict, Para = drop_empty, Plain = drop_empty } }

@@ -49,16 +49,6 @@ def _rises(means):
 # --- Home
 
 
-@claim("fewer-active-more-error", suite="site")
-@claim("home-price", suite="report")
-def _(runs):
-    errors = _means(runs, "mnist", "mean_squared_error", "autoencoder", "vae", "vsc", "hybrid", "topk")
-    active = _means(runs, "mnist", "active_fraction", *errors)
-    return Verdict(_rises(errors) and _rises({group: -share for group, share in active.items()}),
-                   f"MSE: {_listed(errors)}. Active share of the dimensions: {_listed(active, '.1%')}",
-                   {group: f"{1000 * error:.1f}" for group, error in errors.items()})
-
-
 @claim("home-bound", suite="report")
 def _(runs):
     bounds = {dataset: _means(runs, dataset, "negative_elbo", "vae", "vsc", "beta-vae") for dataset in PICTURES}
@@ -108,6 +98,16 @@ def _(runs):
     means = _means(returns, "returns", "matched_correlation", "vsc", "hybrid", "topk", "vae")
     return Verdict(all(each.higher for each in found), in_words(*found),
                    {group: f"{mean:.2f}" for group, mean in means.items()})
+
+
+@claim("fewer-active-more-error", suite="site")
+@claim("home-price", suite="report")
+def _(runs):
+    errors = _means(runs, "mnist", "mean_squared_error", "autoencoder", "vae", "vsc", "hybrid", "topk")
+    active = _means(runs, "mnist", "active_fraction", *errors)
+    return Verdict(_rises(errors) and _rises({group: -share for group, share in active.items()}),
+                   f"MSE: {_listed(errors)}. Active share of the dimensions: {_listed(active, '.1%')}",
+                   {group: f"{1000 * error:.1f}" for group, error in errors.items()})
 
 
 # --- Introduction
@@ -317,6 +317,21 @@ def _(runs):
     return Verdict(found.lower, found.text)
 
 
+@claim("order-importance-weighted", suite="site")
+def _(runs):
+    bounds = [_means(runs, dataset, "importance_weighted_bound", "vae", "vsc") for dataset in PICTURES]
+    return Verdict(bounds[0]["vae"] < bounds[0]["vsc"] and bounds[1]["vsc"] < bounds[1]["vae"],
+                   "Importance-weighted bound (nats): " + ". ".join(
+                       f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, bounds, strict=True)))
+
+
+@claim("order-of-activity", suite="site")
+def _(runs):
+    on = [_means(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae") for dataset in PICTURES]
+    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + ". ".join(
+        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)))
+
+
 @claim("topk-entries-not-local", suite="site")
 def _(runs):
     found = against(_sixteen(runs, "mnist"), "topk", "vae", "entry_extent")
@@ -353,21 +368,6 @@ def _(runs):
     by_psnr, by_ssim, all_models = _gains(runs, "masking")
     return Verdict(by_psnr > all_models / 2 and by_ssim <= 1,
                    f"Of {all_models} models {by_psnr} gain by PSNR, {by_ssim} by SSIM")
-
-
-@claim("order-importance-weighted", suite="site")
-def _(runs):
-    bounds = [_means(runs, dataset, "importance_weighted_bound", "vae", "vsc") for dataset in PICTURES]
-    return Verdict(bounds[0]["vae"] < bounds[0]["vsc"] and bounds[1]["vsc"] < bounds[1]["vae"],
-                   "Importance-weighted bound (nats): " + ". ".join(
-                       f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, bounds, strict=True)))
-
-
-@claim("order-of-activity", suite="site")
-def _(runs):
-    on = [_means(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae") for dataset in PICTURES]
-    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + ". ".join(
-        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)))
 
 
 @claim("gaussian-noise-stays", suite="site")

@@ -52,7 +52,8 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
         folder = root / "report"
         options = ["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs", "--wrap=none",
                    f"--template={folder}/preview/template.html", f"--lua-filter={folder}/claims.lua",
-                   f"--lua-filter={folder}/preview/filter.lua", "--citeproc", f"--bibliography={folder}/references.bib",
+                   f"--lua-filter={folder}/bars.lua", f"--lua-filter={folder}/preview/filter.lua", "--citeproc",
+                   f"--bibliography={folder}/references.bib",
                    f"--variable=source-file:{source.name}", f"--variable=site-title:{website['title']}",
                    f"--variable=navigation:{navigation}",
                    f"--variable=style:{(folder / 'preview' / 'style.css').read_text()}"]
