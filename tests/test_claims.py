@@ -370,4 +370,4 @@ def test_a_changed_table_is_named_in_this_repository(copied):
     change(path, "mnist/vae-j50/seed0", "negative_elbo", "200.0")
     problems = check_claims(copied)
     path.write_text(before)
-    assert any("claim vae-best-bound-mnist does not hold for suite paper" in problem for problem in problems)
+    assert any("claim vae-ahead-of-rare-spikes does not hold for suite paper" in problem for problem in problems)

@@ -322,7 +322,7 @@ def test_a_full_disk_is_said(project, capsys, monkeypatch):
 def test_figures_without_their_runs_are_refused(project, capsys):
     (project / "experiments" / "tiny.yml").write_text(
         RUN + "\nfigures: [{notebook: comparison, name: x, runs: digits/*}]")
-    assert "1 runs that the figures need are not published, the first is digits/vae/seed0" in refused(
+    assert "no run that the figures need is published, the first is digits/vae/seed0" in refused(
         capsys, "graphics", "--suite", "tiny")
     assert files(project / "results") == set()
 

@@ -601,10 +601,21 @@ def test_only_what_changed_is_drawn_again(suite, executed):
 def test_runs_that_are_not_published_are_named(project, executed):
     suite = write_suite(project, TEXT)
     write_run(suite.runs[0].config, suite.runs_folder / VAE)  # finished, and not yet published
-    with pytest.raises(SettingError, match=f"2 runs that the figures need are not published, the first is {VAE}; "
+    with pytest.raises(SettingError, match=f"no run that the figures need is published, the first is {VAE}; "
                                            "train them first: make train SUITE=tiny"):
         draw_suite(suite)
     assert executed == []
+
+
+def test_figures_wait_for_their_runs_while_the_others_are_drawn(suite, executed):
+    edit_table(suite.folder / "runs.csv", AUTOENCODER, "run", "digits/other/seed0")
+    for figure in ("datasets-all", "comparison-first"):
+        (suite.folder / "figures" / f"{figure}.ipynb").unlink()
+    outcomes = draw_suite(suite)
+    assert sorted(statuses(outcomes)) == ["done", "failed", "skipped"]
+    assert executed == ["datasets"]
+    why, = [outcome.why for outcome in outcomes if outcome.status == "failed"]
+    assert re.fullmatch(rf"of its 3 runs 1 are not published, the first is {AUTOENCODER}; make train SUITE=tiny", why)
 
 
 def test_figures_of_runs_published_without_all_measures_are_kept(suite, executed):

@@ -368,10 +368,11 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     """Execute the figure notebooks that are not up to date; arguments and result as :func:`train_suite`.
 
     Nothing is trained: figures are drawn from what is published. A figure of runs that were published before all that
-    it may show was kept stays as it is: its outcome is "kept".
+    it may show was kept stays as it is: its outcome is "kept". One whose runs are not all published, as while a suite
+    trains, is "failed", and the others are drawn.
 
     Raises:
-        SettingError: a run that a figure needs is not published.
+        SettingError: figures need runs, and none is published.
     """
     check_writable(suite.folder)
     prints = Fingerprints(suite)
@@ -382,21 +383,25 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     if former := int((measured_by.notna() & (measured_by != measures_fingerprint())).sum()):
         print(f"warning: {former} runs were measured before the measures changed, and figures show what was measured; "
               f"where runs/{suite.name} has them, make train SUITE={suite.name} measures them again", file=sys.stderr)
-    kept = {figure.file_name: Outcome(figure.file_name, "kept", why="its runs were published without all measures and "
-                                      f"weights; to draw it again: make train graphics SUITE={suite.name}")
-            for figure in to_draw if unmeasured & set(figure.runs or [])
-            and (suite.folder / "figures" / figure.file_name).exists()}
-    needed = {run for figure in to_draw if figure.file_name not in kept for run in figure.runs or []}
-    missing = [run.name for run in suite.runs if run.name in needed and run.name not in rows.index]
-    if missing:
-        raise SettingError(f"{len(missing)} runs that the figures need are not published, the first is {missing[0]}; "
+    if rows.empty and (needed := [run for figure in to_draw for run in figure.runs or []]):
+        raise SettingError(f"no run that the figures need is published, the first is {needed[0]}; "
                            f"train them first: make train SUITE={suite.name}")
+    known = {}
+    for figure in to_draw:
+        runs, name = figure.runs or [], figure.file_name
+        missing = [run for run in runs if run not in rows.index]
+        if unmeasured & set(runs) and (suite.folder / "figures" / name).exists():
+            known[name] = Outcome(name, "kept", why="its runs were published without all measures and weights; to draw "
+                                                    f"it again: make train graphics SUITE={suite.name}")
+        elif missing:
+            known[name] = Outcome(name, "failed", why=f"of its {len(runs)} runs {len(missing)} are not published, the "
+                                                      f"first is {missing[0]}; make train SUITE={suite.name}")
     tasks = [(figure.file_name, _draw_one, (figure, suite, prints.of(figure)))
-             for figure in to_draw if figure.file_name not in kept]
+             for figure in to_draw if figure.file_name not in known]
     names = [figure.file_name for figure in suite.figures]
     outcomes = _collect_outcomes(names, set(names) - {task[0] for task in tasks}, _execute(tasks, scheduler, "figure"))
     site.describe(suite)
-    return [kept.get(outcome.name, outcome) for outcome in outcomes]
+    return [known.get(outcome.name, outcome) for outcome in outcomes]
 
 
 def outcome_table(outcomes: list[Outcome]) -> str:

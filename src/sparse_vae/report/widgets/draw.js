@@ -118,7 +118,7 @@ export const makePad = (fill, onchange) => {
 
 const makeCard = (model, data, onkeep) => {
   const {shape, limits} = data, off = new Set();
-  const picture = make("canvas", {role: "img", className: "widget-answer"});
+  const picture = make("canvas", {role: "img", className: "widget-answer", ariaLabel: "what a model answers"});
   const bars = make("canvas", {className: "widget-bars"}), told = make("p", {className: "widget-told"});
   const summary = make("p", {className: "widget-summary"});
   let found, x, mark, m = Infinity, plane;

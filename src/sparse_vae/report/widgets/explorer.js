@@ -11,7 +11,7 @@ export const explorer = async (root, data, base, address) => {
   const asked = address.read();
   let number = Math.max(models.findIndex(({title}) => title === asked.model), 0), chosen = 0, model, z;
 
-  const decoded = make("canvas", {role: "img"}), original = make("canvas", {role: "img"});
+  const [decoded, original] = ["what is decoded", "the observation"].map((name) => make("canvas", {role: "img", ariaLabel: name}));
   const note = make("p", {className: "explorer-note"});
   const originalFigure = make("figure", {}, original, make("figcaption", {}, "the observation"));
   const rows = make("div", {className: "explorer-rows"});

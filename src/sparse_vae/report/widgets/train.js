@@ -126,8 +126,8 @@ export const train = async (root, data, base) => {
   let kind = 0, penalty = 0.1, k = 6, units = 64, seed = 1, running = false;
   let learner, random, order, at, points, lastOn, measured;
 
-  const curve = make("canvas", {role: "img", className: "train-curve"}), told = make("p", {className: "train-told"});
-  const atoms = make("canvas", {role: "img", className: "train-atoms"}), pairs = make("div", {className: "widget-strip"});
+  const curve = make("canvas", {role: "img", className: "train-curve", ariaLabel: "the loss"}), told = make("p", {className: "train-told"});
+  const atoms = make("canvas", {role: "img", className: "train-atoms", ariaLabel: "the features"}), pairs = make("div", {className: "widget-strip"});
   const held = () => (kind ? {k} : {penalty, k: Infinity});
 
   const measure = () => {
