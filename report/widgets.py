@@ -14,6 +14,7 @@ import json
 import math
 import re
 import struct
+import zipfile
 from pathlib import Path
 
 WIDGET = re.compile(
@@ -39,7 +40,8 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
         label: of its cell, which names the widget in addresses.
 
     Raises:
-        OSError: published weights that are not there.
+        OSError: an archive of published weights that is not there.
+        ValueError: weights that are not in it, or damaged.
     """
     files: dict[str, bytes] = {}
 
@@ -57,7 +59,12 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
             rest = {key: part for key, part in value.items() if key != "data"}
             return {**rest, "src": keep(base64.b64decode(value["data"]), ".bin")}
         if "file" in value:
-            content = (root / value["file"]).read_bytes()
+            archive, _, member = value["file"].partition(".zip/")
+            try:
+                with zipfile.ZipFile(root / f"{archive}.zip") as weights:
+                    content = weights.read(member)
+            except (KeyError, zipfile.BadZipFile) as error:
+                raise ValueError(f"{value['file']} cannot be read: {error}") from error
             name = f"report/executed/weights/{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
             files[name] = (root / name).read_bytes() if (root / name).exists() else smaller(content)
             return {"src": name.replace("report/executed", "..")}

@@ -349,7 +349,7 @@ def test_missing_verdicts_are_an_error(tmp_path):
 def copied(tmp_path_factory):
     """The repository's chapters, checks and published tables."""
     root = tmp_path_factory.mktemp("copy")
-    shutil.copytree(ROOT / "results", root / "results", ignore=shutil.ignore_patterns("figures", "weights"))
+    shutil.copytree(ROOT / "results", root / "results", ignore=shutil.ignore_patterns("figures", "weights.zip"))
     (root / "report").mkdir()
     for path in [*ROOT.glob("*.qmd"), *ROOT.glob("report/*.qmd"), ROOT / claims.CHECKS]:
         shutil.copy(path, root / path.relative_to(ROOT))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from sparse_vae.checkpoints import train_run
+from sparse_vae.checkpoints import train_run, weights_problem
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import configure, load_data
 from sparse_vae.report import execution, freshness, site
@@ -244,7 +245,7 @@ def test_a_suite_is_trained_past_failures_and_published(published):
     assert list(tables.histories["epoch"]) == [1, 1]
     assert set(tables.units["run"]) == {VAE}
     assert {path.relative_to(suite.folder).as_posix() for path in suite.folder.rglob("*") if path.is_file()} == {
-        "runs.csv", "histories.csv", "curves.csv", "units.csv", "suite.json", f"weights/{VAE}.safetensors",
+        "runs.csv", "histories.csv", "curves.csv", "units.csv", "suite.json", "weights.zip",
         "figures/own-x.ipynb", "figures/datasets-all.ipynb", "figures/comparison-first.ipynb"}
 
 
@@ -254,7 +255,7 @@ def test_a_published_run_is_not_trained_again_and_stays_published(suite, execute
     assert statuses(train_suite(suite)) == ["skipped", "failed", "skipped"]
     assert executed == []
     assert (suite.folder / "runs.csv").read_bytes() == before
-    assert weights_path(suite.folder, VAE).exists()
+    assert not weights_problem(weights_path(suite.folder, VAE))
 
 
 def test_a_run_whose_settings_changed_is_trained_and_published_again(suite, executed):
@@ -268,12 +269,12 @@ def test_a_run_whose_settings_changed_is_trained_and_published_again(suite, exec
 
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_lost_weights_are_published_again_from_the_run_or_trained(suite, executed, at_hand):
-    weights_path(suite.folder, VAE).unlink()
+    (suite.folder / "weights.zip").unlink()
     if not at_hand:
         shutil.rmtree(suite.runs_folder)
     assert statuses(train_suite(suite)) == ["skipped" if at_hand else "done", "failed", "skipped"]
     assert executed == ([] if at_hand else [VAE])
-    assert weights_path(suite.folder, VAE).exists()
+    assert not weights_problem(weights_path(suite.folder, VAE))
 
 
 def test_a_finished_run_that_is_not_published_is_published_without_training(suite, executed):
@@ -676,7 +677,13 @@ def test_a_figure_is_stale_when_a_row_of_its_runs_changed(suite, table, run, col
 
 
 def test_a_figure_is_stale_when_weights_of_its_runs_changed(suite):
-    weights_path(suite.folder, VAE).write_bytes(b"other")
+    with zipfile.ZipFile(suite.folder / "weights.zip", "a") as archive:
+        archive.writestr("digits/other/seed0.safetensors", b"of no run that a figure shows")
+    assert up_to_date(suite) == [True, True, True]
+    with zipfile.ZipFile(suite.folder / "weights.zip", "w") as archive:
+        archive.writestr(f"{VAE}.safetensors", b"other")
+    assert up_to_date(suite) == [False, True, False]
+    (suite.folder / "weights.zip").write_bytes(b"damaged")
     assert up_to_date(suite) == [False, True, False]
 
 

@@ -502,8 +502,8 @@ def test_models_are_built_once_for_all_sets(tmp_path, monkeypatch):
         _ = runs.where(model="topk").runs[0].model
     with pytest.raises(RunError, match="none of these 2 runs has published weights, the first is digits/topk/"):
         runs.where(model="topk").with_models()
-    (tmp_path / "results" / "tiny" / "weights" / "digits" / "vae" / "seed1.safetensors").write_bytes(b"")
-    with pytest.raises(RunError, match=r"digits/vae/seed1\.safetensors is damaged or not a safetensors file"):
+    (tmp_path / "results" / "tiny" / "weights.zip").write_bytes(b"")
+    with pytest.raises(RunError, match=r"weights\.zip/digits/vae/seed1\.safetensors is damaged or not a safetensors"):
         _ = open_runs(suite, "*/seed1").runs[0].model
 
 

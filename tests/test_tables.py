@@ -9,6 +9,7 @@ import re
 import shutil
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from sparse_vae.checkpoints import RunError, load_weights
 from sparse_vae.checks import SettingError, parse_value
 from sparse_vae.configuration import RunConfig, build_model, configure, load_data
 from sparse_vae.datasets import dataset_names, dataset_settings
+from sparse_vae.files import read_file
 from sparse_vae.models import CLASSICAL, MODELS, model_settings
 from sparse_vae.report import tables
 from sparse_vae.report.measures import Measured
@@ -75,6 +77,14 @@ def write_run(suite: Suite, name: str, loss: float | None = 1.5, bias: float | N
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv", "units.csv", "weights.zip"}
+
+
+def members(suite: Suite) -> dict[str, bytes]:
+    with zipfile.ZipFile(suite.folder / "weights.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def times(folder: Path) -> dict[Path, int]:
@@ -198,8 +208,8 @@ def test_what_is_collected_is_what_was_measured(collected):
     assert list(found.units["run"].unique()) == [VAE, TOPK]  # only of those whose weights are published
     assert set(found.units["strongest"]) == {"3 1 2"}
     assert unpublished(collected) == []
-    assert set(contents(collected.folder)) == {"runs.csv", "histories.csv", "curves.csv", "units.csv",
-                                               f"weights/{VAE}.safetensors", f"weights/{TOPK}.safetensors"}
+    assert contents(collected.folder).keys() == FILES_OF_A_SUITE
+    assert list(members(collected)) == [f"{TOPK}.safetensors", f"{VAE}.safetensors"]
 
 
 def test_integers_stay_integers_and_nothing_is_an_empty_cell(collected):
@@ -263,22 +273,20 @@ def test_what_the_suite_no_longer_has_goes(suite):
     assert set(found.histories["run"]) == set(found.curves["run"]) == {VAE, VAE_1}
     assert set(found.units["run"]) == {VAE_1}
     assert not {"k", "auxiliary_weight"} & set(found.runs)
-    assert [path.relative_to(smaller.folder).as_posix() for path in (smaller.folder / "weights").rglob("*")] == [
-        "weights/digits", "weights/digits/vae", f"weights/{VAE_1}.safetensors"]
+    assert list(members(smaller)) == [f"{VAE_1}.safetensors"]
     nothing = write_suite(suite.root, [{**ENTRIES[0], "model": "beta-vae"}], published=())
     assert collect(nothing) == []
-    assert contents(nothing.folder).keys() == {"runs.csv", "histories.csv", "curves.csv", "units.csv"}
-    assert not (nothing.folder / "weights").exists()
+    assert contents(nothing.folder).keys() == FILES_OF_A_SUITE - {"weights.zip"}
     assert len(read_tables(nothing.folder).runs) == 0
 
 
 def test_figures_and_other_files_stay(suite):
-    for name in ("figures/a.ipynb", "suite.json", "weights/README.md"):
+    for name in ("figures/a.ipynb", "suite.json", "README.md"):
         (suite.folder / name).parent.mkdir(exist_ok=True)
         (suite.folder / name).touch()
     write_run(suite, VAE, loss=0.5)
     collect(suite)
-    assert {"figures/a.ipynb", "suite.json", "weights/README.md"} <= contents(suite.folder).keys()
+    assert {"figures/a.ipynb", "suite.json", "README.md"} <= contents(suite.folder).keys()
 
 
 def test_a_run_whose_settings_changed_is_published_anew(suite):
@@ -311,15 +319,49 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
-def test_lost_and_damaged_weights_are_published_again(suite, damage):
-    path = weights_path(suite.folder, VAE)
-    whole = path.read_bytes()
+ARCHIVES = {"lost": Path.unlink, "truncated": DAMAGES["truncated"], "empty": DAMAGES["empty"],
+            "a folder": DAMAGES["a folder"]}
+OF_WEIGHTS = [*((name, "member") for name in DAMAGES if name != "a folder"), ("changed", "member"),
+              *((name, "archive") for name in ARCHIVES)]
+
+
+def damage_weights(suite: Suite, damage: str, part: str) -> None:
+    """Damage the published weights of the VAE, or the archive that they are in."""
+    archive, name = suite.folder / "weights.zip", f"{VAE}.safetensors"
+    if part == "archive":
+        return ARCHIVES[damage](archive)
+    kept, path = members(suite), suite.root / "damaged"
+    if damage == "changed":
+        whole = archive.read_bytes()
+        start = whole.index(kept[name]) + 2000
+        return archive.write_bytes(whole[:start] + bytes(100) + whole[start + 100:])
+    path.write_bytes(kept.pop(name))
     DAMAGES[damage](path)
-    assert unpublished(suite) == [VAE]
-    assert collect(suite) == [VAE]
+    with zipfile.ZipFile(archive, "w") as file:
+        for other, content in kept.items():
+            file.writestr(other, content)
+        if path.exists():
+            file.write(path, name)
+
+
+@pytest.mark.parametrize(("damage", "part"), [case for case in OF_WEIGHTS if case[0] != "a folder"])
+def test_lost_and_damaged_weights_are_published_again(suite, damage, part):
+    path = suite.folder / "weights.zip"
+    whole, lost = path.read_bytes(), [VAE, TOPK] if part == "archive" else [VAE]
+    damage_weights(suite, damage, part)
+    assert unpublished(suite) == lost
+    assert collect(suite) == lost
     assert path.read_bytes() == whole
     assert unpublished(suite) == collect(suite) == []
+
+
+def test_a_damaged_archive_stays_where_no_run_is_at_hand(suite):
+    (suite.folder / "weights.zip").write_bytes((suite.folder / "weights.zip").read_bytes()[:-1])
+    shutil.rmtree(suite.runs_folder)
+    before = contents(suite.folder)
+    assert collect(suite) == []
+    assert contents(suite.folder) == before
+    assert unpublished(suite) == [VAE, TOPK]
 
 
 def test_runs_measured_before_all_measures_were_kept_count_as_unpublished(suite):
@@ -363,16 +405,17 @@ def test_a_value_beyond_half_precision_is_refused_and_nothing_changes(suite):
 def test_an_error_in_the_middle_leaves_the_old_tables(suite, monkeypatch):
     before = contents(suite.folder)
     for name in (VAE, TOPK):
-        write_run(suite, name, loss=0.5)
-    save = tables.save_weights
+        write_run(suite, name, loss=0.5, bias=0.1)
+    write = Path.write_bytes
 
-    def fail(path, *rest, **named):
-        if TOPK in str(path):
+    def fail(path, content):
+        if path.name == "weights.zip":
+            write(path, content[:1000])
             raise OSError(28, "No space left on device")
-        save(path, *rest, **named)
+        write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "save_weights", fail)
+        patch.setattr(Path, "write_bytes", fail)
         with pytest.raises(OSError, match="No space left"):
             collect(suite)
     assert contents(suite.folder) == before
@@ -387,17 +430,17 @@ def test_a_damaged_part_of_a_run_is_no_finished_run(suite):
     assert contents(suite.folder) == before
 
 
-@pytest.mark.parametrize("moved", range(6))
+@pytest.mark.parametrize("moved", range(5))
 def test_a_crash_between_two_files_harms_nobody(suite, monkeypatch, moved):
     """After any number of moves, readers see the new tables, whole, and the next collection ends the work."""
     old = contents(suite.folder)
     for run in suite.runs:
-        write_run(suite, run.name, loss=0.5)
+        write_run(suite, run.name, loss=0.5, bias=0.1 if run.name in (VAE, TOPK) else None)
     replace, count = Path.replace, 0
 
     def crash(path, target):
         nonlocal count
-        if target.parent == suite.folder or "weights" in target.parts:
+        if target.parent == suite.folder:
             count += 1
             if count > moved:
                 raise KeyboardInterrupt
@@ -409,7 +452,9 @@ def test_a_crash_between_two_files_harms_nobody(suite, monkeypatch, moved):
             collect(suite)
     found = read_tables(suite.folder)
     assert set(found.runs["loss"]) == {0.5}
-    assert all(weights_path(suite.folder, name).exists() for name in (VAE, TOPK))
+    for name in (VAE, TOPK):
+        bias = load(read_file(weights_path(suite.folder, name)))["encoder.1.bias"]
+        assert (bias == torch.tensor(0.1).half()).all()
     assert collect(suite) == []
     now = contents(suite.folder)
     assert now.keys() == old.keys()
@@ -418,20 +463,21 @@ def test_a_crash_between_two_files_harms_nobody(suite, monkeypatch, moved):
 
 def test_what_a_killed_process_left_is_cleared_away(suite):
     before = contents(suite.folder)
-    shutil.copytree(suite.folder / "weights", suite.folder / ".new-12345678" / "weights")
+    (suite.folder / ".new-12345678").mkdir()
+    shutil.copy(suite.folder / "weights.zip", suite.folder / ".new-12345678")
     assert collect(suite) == []
     assert contents(suite.folder) == before
 
 
 def test_two_collections_at_once_take_turns(untouched, collected, monkeypatch, capsys):
-    started, go, save, found = threading.Event(), threading.Event(), tables.save_weights, {}
+    started, go, save, found = threading.Event(), threading.Event(), tables._archive, {}
 
     def slowly(*arguments, **named):
         started.set()
         assert go.wait(30)
-        save(*arguments, **named)
+        return save(*arguments, **named)
 
-    monkeypatch.setattr(tables, "save_weights", slowly)
+    monkeypatch.setattr(tables, "_archive", slowly)
     workers = [threading.Thread(target=lambda name=name: found.update({name: collect(untouched)})) for name in "ab"]
     workers[0].start()
     assert started.wait(30)
@@ -474,7 +520,7 @@ def test_a_reader_sees_no_mixture(suite, monkeypatch):
 def test_published_weights_are_rounded_and_load_as_they_were(collected):
     for name, counts in ((VAE, set()), (TOPK, {"unused_for"})):
         (config,) = (run.config for run in collected.runs if run.name == name)
-        read = load_file(weights_path(collected.folder, name))
+        read = load(read_file(weights_path(collected.folder, name)))
         assert {key for key, value in read.items() if value.dtype == torch.int64} == counts
         assert {value.dtype for key, value in read.items() if key not in counts} == {torch.float16}
         model, original = (build_model(config, load_data(config)) for _ in range(2))
@@ -488,12 +534,21 @@ def test_published_weights_are_rounded_and_load_as_they_were(collected):
             assert torch.equal(value, expected.half().to(expected.dtype) if key not in counts else expected)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_weights_are_refused_and_say_what_they_are(suite, damage):
+def test_any_program_reads_the_archive_of_weights(collected):
+    """Stored, in order, of one time."""
+    with zipfile.ZipFile(collected.folder / "weights.zip") as archive:
+        found = archive.infolist()
+    assert [member.filename for member in found] == sorted(f"{name}.safetensors" for name in (VAE, TOPK))
+    assert {member.compress_type for member in found} == {zipfile.ZIP_STORED}
+    assert {member.date_time for member in found} == {(1980, 1, 1, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(("damage", "part"), OF_WEIGHTS)
+def test_damaged_weights_are_refused_and_say_what_they_are(suite, damage, part):
     path, config = weights_path(suite.folder, VAE), suite.runs[0].config
-    DAMAGES[damage](path)
+    damage_weights(suite, damage, part)
     problem = "a pickle, which .*; a safetensors file is expected" if "pickle" in damage else "(missing|damaged or )"
-    with pytest.raises(RunError, match=rf"{VAE}\.safetensors is {problem}"):
+    with pytest.raises(RunError, match=rf"results/tiny/weights\.zip/{VAE}\.safetensors is {problem}"):
         load_weights(build_model(config, load_data(config)), path)
 
 

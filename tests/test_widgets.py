@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,11 +150,12 @@ def test_large_weights_are_sent_in_8_bits(runtime):
 
 
 def test_what_a_widget_holds_becomes_files(tmp_path):
-    weights = tmp_path / "results" / "tiny" / "weights" / "v.safetensors"
+    weights = tmp_path / "results" / "tiny" / "weights.zip"
     weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
+    with zipfile.ZipFile(weights, "w") as archive:
+        archive.writestr("a/v.safetensors", b"weights")
     html = explorer({"v": trained("vae")}, torch.rand(9, 1, 13, 10), names=["a"], files={
-        "v": "results/tiny/weights/v.safetensors"})
+        "v": "results/tiny/weights.zip/a/v.safetensors"})
     page, files = layout.lay_out(f"<p>before</p>{html}after", tmp_path, "tiny", "explorer-first")
     assert page.startswith("<p>before</p>")
     assert page.endswith("after")
@@ -167,6 +169,10 @@ def test_what_a_widget_holds_becomes_files(tmp_path):
     first = re.search(r'<img class="widget-first".*? src="/(\S+)"', page)[1]
     assert Image.open(BytesIO(files[first])).size == (2 * 8 * 10, 2 * 2 * 13)
     assert layout.lay_out("<p>no widget</p>", tmp_path, "tiny", "x") == ("<p>no widget</p>", {})
+    for problem, content in (("no item named 'a/v.safetensors'", b"PK\5\6" + bytes(18)), ("not a zip file", b"")):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"tiny/weights\.zip/a/v\.safetensors cannot be read: .*{problem}"):
+            layout.lay_out(html, tmp_path, "tiny", "explorer-first")
 
 
 # --- what a reader does

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.torch import load, save_file
 
 from sparse_vae.checks import ExplainedError
 from sparse_vae.configuration import RunConfig, build_model
 from sparse_vae.datasets import Dataset
 from sparse_vae.evaluation import code_usage
-from sparse_vae.files import atomic_path
+from sparse_vae.files import atomic_path, read_file
 from sparse_vae.models import LatentVariableModel
 from sparse_vae.training import TrainingState, train
 
@@ -35,20 +35,20 @@ def weights_problem(path: Path) -> str:
     >>> weights_problem(Path("nowhere.safetensors"))
     'is missing'
     """
+    content = b""
     try:
-        with safe_open(path, framework="pt"):
-            return ""
+        deserialize(content := read_file(path))
+        return ""
     except FileNotFoundError:
         return "is missing"
     except (SafetensorError, OSError) as error:
-        if path.is_file() and _is_pickle(path):
+        if _is_pickle(content):
             return "is a pickle, which could run any code and is not opened; a safetensors file is expected"
         return f"is damaged or not a safetensors file ({error})"
 
 
-def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(9)
+def _is_pickle(content: bytes) -> bool:
+    start = content[:9]
     # As torch.save writes it, zipped or not; a safetensors file has the brace of its header in the ninth place.
     return start.startswith(b"PK") or (start.startswith(b"\x80") and not start.endswith(b"{"))
 
@@ -58,7 +58,7 @@ def load_weights(model: LatentVariableModel, path: Path) -> None:
     if problem := weights_problem(path):
         raise RunError(f"{path} {problem}")
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load(read_file(path)))
     except RuntimeError as error:
         raise RunError(f"{path} holds the weights of another model or other settings: {error}") from error
 
@@ -72,28 +72,9 @@ def is_outdated(path: Path, config: RunConfig, root: Path | str = ".") -> bool:
         return False
 
 
-def save_weights(path: Path, tensors: dict[str, torch.Tensor], *, metadata: dict[str, str] | None = None,
-                 dtype: torch.dtype | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all; with ``dtype``, floating-point ones rounded to it.
-
-    Raises:
-        RunError: a finite value that is beyond ``dtype``.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_weights(Path(folder) / "x.safetensors", {"x": torch.ones(2)}, dtype=torch.float16)
-    ...     load_file(Path(folder) / "x.safetensors")
-    {'x': tensor([1., 1.], dtype=torch.float16)}
-    """
-    plain = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if dtype is not None and tensor.is_floating_point():
-            rounded = tensor.to(dtype)
-            if not torch.equal(rounded.isfinite(), tensor.isfinite()):
-                raise RunError(f"{name} holds {tensor.abs().max():g}, beyond {dtype}; {path.name} is not written")
-            tensor = rounded
-        plain[name] = tensor
+def save_weights(path: Path, tensors: dict[str, torch.Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and folders held by one process at a time."""
+"""Files and folders that appear whole or not at all, or are held by one process at a time, or lie in ZIP archives."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,24 @@ def make_folder(path: Path) -> None:
         except FileExistsError:  # also where it was removed just after that: then once more
             if os.path.lexists(path) and not path.is_dir():
                 raise
+
+
+def read_file(path: Path) -> bytes:
+    """What a file holds, or a member of a ZIP archive, which is named as if the archive were a folder.
+
+    Raises:
+        OSError: it is missing, a :class:`FileNotFoundError`, or it or its archive cannot be read.
+    """
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive is None:
+        return path.read_bytes()
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.read(path.relative_to(archive).as_posix())
+    except KeyError as error:
+        raise FileNotFoundError(*error.args) from error
+    except Exception as error:  # of many kinds, by what is damaged
+        raise OSError(*error.args) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,7 +33,7 @@ from traitlets.config import Config
 from sparse_vae.checkpoints import is_outdated
 from sparse_vae.checks import SettingError
 from sparse_vae.configuration import RunConfig
-from sparse_vae.files import atomic_path, exclusive_folder, make_folder, replace
+from sparse_vae.files import atomic_path, exclusive_folder, make_folder, read_file, replace
 from sparse_vae.report import kernels, site
 from sparse_vae.report.freshness import digest_of, imports_of, reached_from
 from sparse_vae.report.measures import measures_fingerprint
@@ -171,8 +171,8 @@ class Fingerprints:
                 digest.update(path.read_bytes())
         for run in figure.runs or []:
             digest.update("".join(self._rows.get((name, run), "") for name in ("runs", *LONG)).encode())
-            if (path := weights_path(suite.folder, run)).exists():
-                digest.update(path.read_bytes())
+            with suppress(OSError):  # no weights, or damaged ones
+                digest.update(read_file(weights_path(suite.folder, run)))
         return digest.hexdigest()
 
     def is_drawn(self, figure: SuiteFigure) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from sparse_vae.checkpoints import RunError, load_weights, train_run
+from sparse_vae.checkpoints import RunError, load_weights, train_run, weights_problem
 from sparse_vae.checks import SettingError, unknown_name
 from sparse_vae.configuration import RunConfig, build_model, load_data
 from sparse_vae.datasets import Dataset
@@ -79,7 +79,8 @@ class Run:
     @property
     def has_model(self) -> bool:
         """Whether its weights are at hand."""
-        return self._model is not None or (self._weights is not None and self._weights.exists())
+        return self._model is not None or (
+            self._weights is not None and weights_problem(self._weights) != "is missing")
 
     @property
     def dataset(self) -> Dataset:

@@ -2,7 +2,8 @@
 
 ``runs.csv`` has a row for each run: its name, model and data set, every setting, every measure, the seconds that
 training took and what it ran on. ``histories.csv``, ``curves.csv`` and ``units.csv`` have many rows for a run;
-``weights/<run>.safetensors`` holds, in half precision, the weights of the runs that the suite lists as published.
+``weights.zip`` holds, in half precision, the weights of the runs that the suite lists as published, each as a member
+``<run>.safetensors``, which paths name as if the archive were a folder.
 :func:`collect` makes all of it from a machine's own runs.
 
 What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
@@ -15,6 +16,7 @@ import csv
 import io
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,18 +26,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
-from sparse_vae.checkpoints import RunError, save_weights, weights_problem
+from sparse_vae.checkpoints import RunError, weights_problem
 from sparse_vae.checks import ExplainedError, SettingError, parse_value
 from sparse_vae.configuration import RunConfig, configure
-from sparse_vae.files import atomic_path, exclusive_folder
+from sparse_vae.files import atomic_path, exclusive_folder, read_file
 from sparse_vae.report.measures import CURVE_COLUMNS, CURVES, MEASURES, UNIT_TEXTS
 from sparse_vae.report.runs import is_finished, number_text, read_part, read_record, warn_of_weights
 from sparse_vae.report.suites import Suite
 
-PUBLISHED_DTYPE = torch.float16
 IDENTITY = ("run", "model", "dataset")
 ENVIRONMENT = ("seconds", *(f"environment.{name}" for name in (
     "device", "precision", "threads", "torch", "machine", "version", "commit", "measures")))
@@ -50,7 +50,7 @@ NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
 """Settings that every table has; one that is newer than a table has its default."""
 TEXT_COLUMNS = ("run", "curve", *UNIT_TEXTS)
 """The columns of the long tables that are no numbers."""
-PENDING = "new"
+PENDING, WEIGHTS = "new", "weights.zip"
 
 
 class TableError(ExplainedError, RuntimeError):
@@ -248,8 +248,8 @@ def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **optio
 
 
 def weights_path(folder: Path, run: str) -> Path:
-    """Where the published weights of a run lie."""
-    return _place(folder, f"weights/{run}.safetensors")
+    """The published weights of a run, for :func:`~sparse_vae.files.read_file`."""
+    return _place(folder, WEIGHTS) / f"{run}.safetensors"
 
 
 def unpublished(suite: Suite, tables: Tables | None = None) -> list[str]:
@@ -303,13 +303,22 @@ def _collect(suite: Suite) -> list[str]:
         fresh.append(run.name)
     names = [run.name for run in suite.runs if run.name in rows]
     shown = [name for name in names if name in suite.published]
-    texts = {"runs": _runs_text([rows[name] for name in names], measured, suite)}
+    files = {"runs.csv": _runs_text([rows[name] for name in names], measured, suite).encode()}
     for name in LONG:
         having = [run for run in (shown if name == "units" else names) if run in parts[name]]
-        texts[name] = _long_text(name, [parts[name][run] for run in having])
+        files[f"{name}.csv"] = _long_text(name, [parts[name][run] for run in having]).encode()
+    before = {}
+    for name in tables.runs["run"]:
+        with suppress(OSError):  # there are none, or they are damaged
+            before[name] = read_file(weights_path(folder, name))
+    weights = {name: _rounded(suite, name) if name in fresh else before[name] for name in shown
+               if name in fresh or name in before}
+    if before and not weights:
+        (folder / WEIGHTS).unlink()
+    elif weights != before:
+        files[WEIGHTS] = _archive(weights)
     if names or len(tables.runs):
-        _publish(suite, texts, [name for name in fresh if name in suite.published])
-    _keep_weights(folder / "weights", shown)
+        _publish(folder, files)
     return fresh
 
 
@@ -349,23 +358,35 @@ def _long_text(name: str, parts: list[pd.DataFrame]) -> str:
     return table.reindex(columns=list(columns)).to_csv(index=False, float_format=number_text)
 
 
-def _publish(suite: Suite, texts: Mapping[str, str], published: list[str]) -> None:
-    """Write the tables that have changed, and the weights of these runs, and move them into place."""
-    files = {f"{name}.csv": text.encode() for name, text in texts.items()}
+def _rounded(suite: Suite, run: str) -> bytes:
+    """The weights of a finished run as a safetensors file, floating-point ones in half precision."""
+    rounded = {}
+    for name, tensor in load_file(suite.runs_folder / run / "model.safetensors").items():
+        rounded[name] = tensor.half() if tensor.is_floating_point() else tensor
+        if not torch.equal(rounded[name].isfinite(), tensor.isfinite()):
+            raise RunError(f"the weights of {run} cannot be published: {name} holds {tensor.abs().max():g}, beyond "
+                           "half precision")
+    return save(rounded)
+
+
+def _archive(weights: Mapping[str, bytes]) -> bytes:
+    """A ZIP archive of safetensors files, one for each run: the same bytes for the same weights."""
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        for run in sorted(weights):
+            archive.writestr(zipfile.ZipInfo(f"{run}.safetensors"), weights[run])  # of 1980-01-01, stored
+    return buffer.getvalue()
+
+
+def _publish(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files that have changed, and move them into place."""
     changed = {name: content for name, content in files.items()
-               if not (suite.folder / name).is_file() or (suite.folder / name).read_bytes() != content}
-    if changed or published:
-        with atomic_path(suite.folder / PENDING) as temporary:
+               if not (folder / name).is_file() or (folder / name).read_bytes() != content}
+    if changed:
+        with atomic_path(folder / PENDING) as temporary:
             temporary.mkdir()
             for name, content in changed.items():
                 (temporary / name).write_bytes(content)
-            for run in published:
-                try:
-                    weights = load_file(suite.runs_folder / run / "model.safetensors")
-                    save_weights(weights_path(temporary, run), weights, dtype=PUBLISHED_DTYPE)
-                except (SafetensorError, RunError) as error:
-                    raise RunError(f"the weights of {run} cannot be published: {error}") from error
-        _move_into_place(suite.folder)
+        _move_into_place(folder)
 
 
 def _move_into_place(folder: Path) -> None:
@@ -374,21 +395,6 @@ def _move_into_place(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
     pending = folder / PENDING
     if pending.is_dir():
-        files = [path for path in pending.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: path.name == "runs.csv"):
-            place = folder / path.relative_to(pending)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
-        shutil.rmtree(pending)
-
-
-def _keep_weights(folder: Path, runs: Iterable[str]) -> None:
-    """Delete the weights of all other runs, and the folders that become empty."""
-    kept = {folder / f"{run}.safetensors" for run in runs}
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.suffix == ".safetensors" and path not in kept:
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        for path in sorted(pending.iterdir(), key=lambda path: path.name == "runs.csv"):
+            path.replace(folder / path.name)
+        pending.rmdir()

@@ -38,7 +38,7 @@ def describe(model: LatentVariableModel, file: str | None = None) -> dict:
     """A model as ``openModel`` of ``runtime.js`` takes it.
 
     Args:
-        file: its published weights (safetensors), seen from the root of the site; None puts them in.
+        file: its published weights, a member of an archive, seen from the root of the site; None puts them in.
 
     Raises:
         SettingError: a layer or a code that the browser does not know, or weights beyond half precision.
