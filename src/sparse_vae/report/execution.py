@@ -367,9 +367,8 @@ def train_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
 def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     """Execute the figure notebooks that are not up to date; arguments and result as :func:`train_suite`.
 
-    Nothing is trained: figures are drawn from what is published. A figure of runs that were published before all that
-    it may show was kept stays as it is: its outcome is "kept". One whose runs are not all published, as while a suite
-    trains, is "failed", and the others are drawn.
+    Nothing is trained: figures are drawn from what is published. A figure whose runs are not all published as the suite
+    asks for them, as while a suite trains, stays as it is: its outcome is "kept", or "failed" where there is none.
 
     Raises:
         SettingError: figures need runs, and none is published.
@@ -379,23 +378,19 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
     to_draw = [figure for figure in suite.figures if not prints.is_drawn(figure)]
     rows = read_tables(suite.folder).runs.set_index("run")
     measured_by = rows["environment.measures"]
-    unmeasured = set(rows.index[measured_by.isna()])
     if former := int((measured_by.notna() & (measured_by != measures_fingerprint())).sum()):
         print(f"warning: {former} runs were measured before the measures changed, and figures show what was measured; "
               f"where runs/{suite.name} has them, make train SUITE={suite.name} measures them again", file=sys.stderr)
     if rows.empty and (needed := [run for figure in to_draw for run in figure.runs or []]):
         raise SettingError(f"no run that the figures need is published, the first is {needed[0]}; "
                            f"train them first: make train SUITE={suite.name}")
-    known = {}
+    known, waiting = {}, set(unpublished(suite))
     for figure in to_draw:
-        runs, name = figure.runs or [], figure.file_name
-        missing = [run for run in runs if run not in rows.index]
-        if unmeasured & set(runs) and (suite.folder / "figures" / name).exists():
-            known[name] = Outcome(name, "kept", why="its runs were published without all measures and weights; to draw "
-                                                    f"it again: make train graphics SUITE={suite.name}")
-        elif missing:
-            known[name] = Outcome(name, "failed", why=f"of its {len(runs)} runs {len(missing)} are not published, the "
-                                                      f"first is {missing[0]}; make train SUITE={suite.name}")
+        if missing := [run for run in figure.runs or [] if run in waiting]:
+            there = (suite.folder / "figures" / figure.file_name).exists()
+            known[figure.file_name] = Outcome(figure.file_name, "kept" if there else "failed", why=(
+                f"of its {len(figure.runs)} runs {len(missing)} are not published as the suite asks for them, the first "
+                f"is {missing[0]}; to draw it: make train graphics SUITE={suite.name}"))
     tasks = [(figure.file_name, _draw_one, (figure, suite, prints.of(figure)))
              for figure in to_draw if figure.file_name not in known]
     names = [figure.file_name for figure in suite.figures]
