@@ -204,7 +204,8 @@ def _(runs):
 
 @claim("beta-vae-fewer-dimensions", suite="paper")
 def _(runs):
-    both = together(*(against(runs.where(dataset=dataset), "beta-vae", "vae", "used_dimensions", at={"latent_dim": [50]})
+    wide = runs.where(latent_dim=50)
+    both = together(*(against(wide.where(dataset=dataset), "beta-vae", "vae", "used_dimensions")
                       for dataset in ("mnist", "fashion-mnist")))
     return Verdict(all(each.lower for each in both), "MNIST and Fashion-MNIST, " + in_words(*both))
 
@@ -450,7 +451,8 @@ def _(runs):
     warmed = codes_of_mnist(runs).where(**WARMED, latent_dim=[16, 50]).having("used_dimensions").frame
     used = {f"J = {size}": sorted(map(int, part)) for size, part in warmed.groupby("latent_dim")["used_dimensions"]}
     most = max(map(max, used.values()))
-    return Verdict(most < 5, "Dimensions in use, by seed: " + "; ".join(f"{size}: {counts}" for size, counts in used.items()),
+    told = "; ".join(f"{size}: {counts}" for size, counts in used.items())
+    return Verdict(most < 5, f"Dimensions in use, by seed: {told}",
                    {"most": ("one", "two", "three", "four")[most - 1] if most < 5 else str(most)})
 
 
@@ -460,8 +462,8 @@ def _(runs):
     epochs = sorted(set(former["epochs"].astype(int)))
     return Verdict(mnist["epochs"].nunique() == 1 and former["learning_rate"].max() <= 0.002
                    and (epochs[0], epochs[-1]) == (8, 40) and set(mnist["prior"].dropna()) == {LEARNED},
-                   f"{len(mnist)} runs with step size 0.004 and {mnist['epochs'].iloc[0]:.0f} epochs, {len(former)} with "
-                   f"at most {former['learning_rate'].max():g} and {epochs[0]} to {epochs[-1]} epochs",
+                   f"{len(mnist)} runs with step size 0.004 and {mnist['epochs'].iloc[0]:.0f} epochs, {len(former)} "
+                   f"with at most {former['learning_rate'].max():g} and {epochs[0]} to {epochs[-1]} epochs",
                    {"epochs": f"{mnist['epochs'].iloc[0]:.0f}"})
 
 

@@ -609,25 +609,25 @@ def test_runs_that_are_not_published_are_named(project, executed):
 
 
 def test_figures_wait_for_their_runs_while_the_others_are_drawn(suite, executed):
-    edit_table(suite.folder / "runs.csv", AUTOENCODER, "run", "digits/other/seed0")
+    suite = write_suite(suite.root, TEXT.replace("model: autoencoder", "model: autoencoder, hidden_dim: 7"))
     for figure in ("datasets-all", "comparison-first"):
         (suite.folder / "figures" / f"{figure}.ipynb").unlink()
     outcomes = draw_suite(suite)
-    assert sorted(statuses(outcomes)) == ["done", "failed", "skipped"]
+    assert statuses(outcomes) == ["skipped", "done", "failed"]
     assert executed == ["datasets"]
-    why, = [outcome.why for outcome in outcomes if outcome.status == "failed"]
-    assert re.fullmatch(rf"of its 3 runs 1 are not published, the first is {AUTOENCODER}; make train SUITE=tiny", why)
+    assert outcomes[2].why == ("of its 2 runs 1 are not published as the suite asks for them, the first is "
+                               f"{AUTOENCODER}; to draw it: make train graphics SUITE=tiny")
 
 
 def test_figures_of_runs_published_without_all_measures_are_kept(suite, executed):
     edit_table(suite.folder / "runs.csv", AUTOENCODER, "environment.measures", None)
     outcomes = draw_suite(suite)  # the comparison alone draws that run, and its row has changed
     assert statuses(outcomes) == ["skipped", "skipped", "kept"]
-    assert outcomes[2].why.endswith("to draw it again: make train graphics SUITE=tiny")
+    assert outcomes[2].why.endswith("to draw it: make train graphics SUITE=tiny")
     assert executed == []
     (suite.folder / "figures" / "comparison-first.ipynb").unlink()  # there is nothing to keep
-    assert statuses(draw_suite(suite)) == ["skipped", "skipped", "done"]
-    assert executed == ["comparison"]
+    assert statuses(draw_suite(suite)) == ["skipped", "skipped", "failed"]
+    assert executed == []
 
 
 def test_runs_measured_by_former_measures_are_warned_of(suite, executed, capsys):

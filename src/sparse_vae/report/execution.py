@@ -389,8 +389,8 @@ def draw_suite(suite: Suite, *, scheduler: str | None = None) -> list[Outcome]:
         if missing := [run for run in figure.runs or [] if run in waiting]:
             there = (suite.folder / "figures" / figure.file_name).exists()
             known[figure.file_name] = Outcome(figure.file_name, "kept" if there else "failed", why=(
-                f"of its {len(figure.runs)} runs {len(missing)} are not published as the suite asks for them, the first "
-                f"is {missing[0]}; to draw it: make train graphics SUITE={suite.name}"))
+                f"of its {len(figure.runs or [])} runs {len(missing)} are not published as the suite asks for them, "
+                f"the first is {missing[0]}; to draw it: make train graphics SUITE={suite.name}"))
     tasks = [(figure.file_name, _draw_one, (figure, suite, prints.of(figure)))
              for figure in to_draw if figure.file_name not in known]
     names = [figure.file_name for figure in suite.figures]
