@@ -819,6 +819,15 @@ def _(runs):
                    + "; ".join(f"{title} {gain:.1f}" for title, gain in gains.items()))
 
 
+@claim("larger-steps-wide", suite="selection")
+def _(runs):
+    wide = runs.matching("mnist/v*-mlp-j*-lr*").having("negative_elbo").frame
+    steps = wide.pivot_table(index=["model", "latent_dim"], columns="learning_rate", values="negative_elbo")
+    told = "; ".join(f"{model}, J = {size}, {row[0.004]:.1f} and {row[0.002]:.1f}"
+                     for (model, size), row in steps.iterrows())
+    return Verdict(len(steps) == 4 and bool((steps[0.004] < steps[0.002]).all()), f"−ELBO with 0.004 and 0.002: {told}")
+
+
 @claim("nearly-converged", suite="selection")
 def _(runs):
     falls = _compared(runs).where(learning_rate=0.004).convergence()["fall"]
