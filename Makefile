@@ -5,13 +5,15 @@ PYTHON ?= python3
 PORT ?= 8000
 
 BIN := .venv/bin
+# A file's tests run in one process, which makes once what they share; the longest files first (tests/conftest.py).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/installed
 # The version of torch in .venv, as a constraint; fails where there is none.
 TORCH := from importlib.metadata import version as v; print("torch==" + v("torch"))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SCHEDULER SPARSE_VAE_MIRROR
 
-.PHONY: all help setup pip download train collect graphics check site preview update_web lab test test-slow lint bench clean distclean
+.PHONY: all help setup pip download train collect graphics check site preview update_web lab test test-fast test-slow lint bench clean distclean
 
 all: setup ## everything: install, train a suite, draw its figures, build the report (SUITE=quick)
 	sparse-vae all --suite $(SUITE)
@@ -68,10 +70,13 @@ lab: setup ## open JupyterLab on the notebooks
 	jupyter lab --notebook-dir notebooks
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	$(PYTEST)
+
+test-fast: setup ## run the tests that need no kernels, notebooks, Quarto or browser: a minute
+	$(PYTEST) -m "not slow and not report"
 
 test-slow: setup ## run the tests that take long, which `make test` leaves out
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m slow
+	$(PYTEST) -m slow
 
 lint: setup ## check the code's style and types
 	$(BIN)/ruff check .

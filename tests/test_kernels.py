@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -14,8 +16,12 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from sparse_vae.report import kernels
+from sparse_vae.report.cli import main
 from sparse_vae.report.execution import execute_notebook
+from sparse_vae.report.runs import read_config
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+TINY = ["epochs=1", "latent_dim=2", "backbone=mlp", "hidden_dim=16"]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 
 
@@ -71,15 +77,6 @@ def test_a_kernel_that_dies_is_an_error_and_the_next_one_lives(run_code):
 
 
 @linux_only
-def test_a_fork_server_that_dies_is_started_again(run_code):
-    before = int(run_code("import os; print(os.getppid())"))
-    os.kill(before, signal.SIGKILL)
-    assert run_code("print('alive')") == "alive\n"
-    after = int(run_code("import os; print(os.getppid())"))
-    assert after not in (before, os.getpid())
-
-
-@linux_only
 def test_where_nothing_can_be_forked_kernels_start_as_jupyter_starts_them(run_code, monkeypatch):
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     assert run_code("import os; print(os.getppid())") == f"{os.getpid()}\n"
@@ -99,7 +96,8 @@ def test_a_kernel_is_watched_and_signalled():
 def test_nothing_stays_behind(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import time; time.sleep(600)")])
     nbformat.write(notebook, tmp_path / "sleep.ipynb")
-    code = ("import pathlib, sys\nfrom sparse_vae.report.execution import execute_notebook\n"
+    code = ("import pathlib, sys\nfrom sparse_vae.report import kernels\n"
+            "from sparse_vae.report.execution import execute_notebook\nkernels.LIBRARIES = ['ipykernel.kernelapp']\n"
             "folder = pathlib.Path(sys.argv[1])\n"
             "execute_notebook(folder / 'sleep.ipynb', folder / 'out.ipynb', {}, folder)")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as owner:
@@ -109,3 +107,51 @@ def test_nothing_stays_behind(tmp_path):
         owner.kill()
     _, alive = psutil.wait_procs(descendants, timeout=30)
     assert alive == []
+
+
+# --- a command that trains one run, in a kernel
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project folder with the notebooks, to be in."""
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_runs_once_with_the_settings_given(project, capsys):
+    arguments = ["train", "model=beta-vae", "beta=2", "learning_rate=1e-2", "seed=3", *TINY]
+    name = "runs/local/digits/beta-vae-beta2-learning_rate0.01-epochs1-latent_dim2-backbonemlp-hidden_dim16/seed3"
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"done: {name}\n"
+    assert "epoch 1/1" in captured.err  # the progress bar
+    config = read_config(project / name)
+    assert (config.model, config.dataset, config.model_settings["beta"]) == ("beta-vae", "digits", 2)
+    assert (config.training.learning_rate, config.training.seed, config.training.epochs) == (0.01, 3, 1)
+    assert {path.parent for path in (project / "runs").rglob("*") if path.is_file()} == {project / name}
+    assert not (project / "results").exists()
+
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"finished before: {name}\n"
+
+
+def test_a_run_that_fails_says_why_and_leaves_no_run(project, capsys):
+    assert main(["train", "dataset=returns", "csv=missing.csv", *TINY]) == 1
+    assert capsys.readouterr().err.rstrip().splitlines()[-1] == (
+        f"error: DataError: cannot read {project}/missing.csv: No such file or directory")
+    assert not [*project.rglob("measures.json"), *project.rglob("model.safetensors")]
+    assert not list(project.glob("runs/local/returns/*/seed0"))
+
+
+@linux_only
+def test_a_fork_server_that_dies_is_started_again(run_code, monkeypatch):
+    """The last test here, since the new one has few libraries, not to take long."""
+    monkeypatch.setattr(kernels, "LIBRARIES", ("ipykernel.kernelapp",))
+    before = int(run_code("import os; print(os.getppid())"))
+    os.kill(before, signal.SIGKILL)
+    assert run_code("print('alive')") == "alive\n"
+    after = int(run_code("import os; print(os.getppid())"))
+    assert after not in (before, os.getpid())

@@ -21,7 +21,7 @@ def enclosed(*names: str) -> str:
     return "\n".join(map(widgets._enclosed, ("runtime", "page", *names)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser):
     """An empty page that has the mathematics."""
     page = browser.new_page()

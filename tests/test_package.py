@@ -1,8 +1,10 @@
-"""The library stands by itself: what importing it loads, what it needs, what its front door holds."""
+"""The package from outside: what importing it loads, what it needs, how its command ends as a process."""
 
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 import sparse_vae
 
 SOURCE = Path(sparse_vae.__file__).parent
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SCRIPT = Path(sys.executable).with_name("sparse-vae")
+COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "sparse_vae.report.cli"]
 OF_THE_REPORT = {"IPython", "PIL", "dask", "distributed", "ipykernel", "jupyter_client", "jupyter_core", "jupyterlab",
                  "matplotlib", "nbconvert", "nbformat", "pandas", "papermill", "pypandoc", "seaborn", "skimage",
                  "torchvision", "yaml"}
@@ -27,26 +32,26 @@ def run(code: str) -> str:
     return result.stdout
 
 
-def test_importing_the_library_loads_nothing_of_the_report():
-    loaded = run("import sys\n"
-                 "from sparse_vae import checkpoints, configuration, datasets, distributions, evaluation, models\n"
-                 "from sparse_vae import nets, settings, training\n"
-                 "print(*{name.partition('.')[0] for name in sys.modules})").split()
-    assert "torch" in loaded
+def test_each_step_loads_what_it_needs_and_no_more():
+    front, library, everything, runs = (set(line.split()) for line in run("""
+import sys, sparse_vae
+print(*sys.modules)
+from sparse_vae import checkpoints, configuration, datasets, distributions, evaluation, models, nets, settings, training
+print(*sys.modules)
+from sparse_vae import *
+from sparse_vae import __all__
+assert all(name in globals() for name in __all__)
+assert sparse_vae.distributions.Gamma is Gamma
+print(*sys.modules)
+import sparse_vae.report.run_sets
+print(*sys.modules)
+""").splitlines())
+    assert not {"torch", "numpy", "sparse_vae.models"} & front
+    assert "torch" in library
     # scikit-learn and numba, which are slow to import, and take pandas and yaml along where they are, wait.
-    assert (OF_THE_REPORT | {"numba", "scipy", "sklearn"}) & set(loaded) == set()
-
-
-def test_the_front_door_opens_what_it_names_and_nothing_before():
-    before, after = run("import sys, sparse_vae\n"
-                        "print(*sys.modules)\n"
-                        "from sparse_vae import *\n"
-                        "from sparse_vae import __all__\n"
-                        "assert all(name in globals() for name in __all__)\n"
-                        "assert sparse_vae.distributions.Gamma is Gamma\n"
-                        "print(*sys.modules)").splitlines()
-    assert not {"torch", "numpy", "sparse_vae.models"} & set(before.split())
-    assert OF_THE_REPORT & {name.partition(".")[0] for name in after.split()} == set()
+    assert not (OF_THE_REPORT | {"numba", "scipy", "sklearn"}) & {name.partition(".")[0] for name in library}
+    assert not OF_THE_REPORT & {name.partition(".")[0] for name in everything}
+    assert not {"matplotlib", "seaborn", "papermill", "dask", "sklearn", "IPython"} & runs  # draws and starts nothing
 
 
 def test_the_library_works_without_the_extra():
@@ -80,6 +85,17 @@ def test_without_the_extra_the_report_says_what_to_install():
     assert message == "sparse_vae.report needs pandas, yaml: pip install 'sparse-vae[report]'\n"
 
 
+def test_without_the_extra_a_command_says_what_to_install():
+    result = subprocess.run([sys.executable, "-c", (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name in ('dask', 'yaml') else find(name, *rest)\n"
+        "from sparse_vae.__main__ import main\n"  # the script that pip makes begins with this line
+        "sys.exit(main())"), "models"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: sparse_vae.report needs dask, yaml: pip install 'sparse-vae[report]'\n"
+
+
 @pytest.mark.parametrize("module", LIBRARY)
 def test_no_module_of_the_library_imports_the_report_or_what_it_needs(module):
     source = SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text()
@@ -98,3 +114,38 @@ def test_there_is_one_version():
     project = (SOURCE.parents[1] / "pyproject.toml").read_text()
     assert 'version = {attr = "sparse_vae.__version__"}' in project
     assert f'"{sparse_vae.__version__}"' not in project
+
+
+# --- the command
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project folder with the notebooks, to be in."""
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_command_exits_with_its_status_and_no_traceback(project):
+    result = subprocess.run([*COMMAND, "train", "epochs=0"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: epochs must be an integer of at least 1; got 0\n"
+
+
+@pytest.mark.parametrize("arguments", ["models", "--help", "train epochs=1 backbone=mlp seed=3"])
+def test_a_reader_that_has_seen_enough_is_told_no_error(project, monkeypatch, arguments):
+    """What ``head`` leaves: a pipe that nobody reads any more, closed here before the command writes."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # argparse passes over the error of a write, not of a flush
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([*COMMAND, *arguments.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert result.returncode == 141  # 128 + SIGPIPE
+    if "seed=3" in arguments:  # its work is done all the same
+        assert "epoch 1/1" in result.stderr
+        assert len(list(project.glob("runs/local/digits/*/seed3/measures.json"))) == 1
+    else:
+        assert result.stderr == ""
+    assert "Error" not in result.stderr

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -168,22 +165,6 @@ def test_the_frame_is_kept_while_nothing_is_measured(four):
     frame = four.frame
     four.table(["loss"]), four.measure("mig"), four.values("loss"), four.best("loss")
     assert four.frame is frame
-
-
-def test_many_runs_are_asked_fast(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    sets = [open_runs(suite) for suite in ("report", "paper")]
-    started = time.process_time()
-    for runs in sets:
-        _ = runs.frame, runs.table(["loss", "mean_squared_error"], by=["model", "latent_dim"], seeds=True)
-    assert time.process_time() - started < 0.5  # a tenth of a second where nothing else runs
-
-
-def test_the_module_draws_nothing_and_starts_nothing():
-    heavy = ("matplotlib", "seaborn", "papermill", "dask", "sklearn", "IPython")
-    code = f"import sys, sparse_vae.report.run_sets; print([name for name in {heavy} if name in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
 
 
 # --- tables

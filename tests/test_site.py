@@ -318,7 +318,13 @@ def _suite(root, name="tiny"):
     return SimpleNamespace(name=name, root=root)
 
 
-@pytest.mark.skipif(site.find_quarto() is None, reason="Quarto 1.7 or later is not installed")
+@pytest.fixture
+def quarto():
+    if site.find_quarto() is None:
+        pytest.skip("Quarto 1.7 or later is not installed")
+
+
+@pytest.mark.usefixtures("quarto")
 def test_quarto_renders_the_suite_of_the_profile_in_a_clone(tiny):
     (tiny / "report" / "one.qmd").write_text(HEAD.format("One", "study") + "{{< cell finding-study >}}\n\n"
                                              "Suite {{< var suite.name >}}, [runs]({{< var suite.table >}}).\n")
@@ -487,21 +493,23 @@ def _open(context, address, name):
     return page, problems
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_pages_load_cleanly_and_are_readable(browser, address, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    for name in [*PAGES, "report/executed/report/latent_grid-first.html", "report/executed/paper/code_size-mnist.html"]:
-        page, problems = _open(context, address, name)
-        assert not problems, f"{name}: {problems}"
+@pytest.mark.parametrize("name", [*PAGES, "report/executed/report/latent_grid-first.html",
+                                  "report/executed/paper/code_size-mnist.html"])
+def test_a_page_loads_cleanly_and_is_readable_in_the_dark_on_a_telephone_and_on_a_desk(browser, address, name):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page, problems = _open(context, address, name)
+    page.evaluate("Promise.all([...document.images].map(image => (image.loading = 'eager', image.decode())))")
+    for width, scheme in ((390, "dark"), (1280, "light")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
         # Quarto's dark theme comes with its toggle.
         has_toggle = page.evaluate("typeof window.quartoToggleColorScheme === 'function'")
-        if scheme == "dark" and has_toggle and "quarto-dark" not in page.locator("body").get_attribute("class"):
+        if has_toggle and (scheme == "dark") != ("quarto-dark" in page.locator("body").get_attribute("class")):
             page.evaluate("window.quartoToggleColorScheme()")
         overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        assert overflow <= 0, f"{name} is {overflow} pixels wider than {width}"
-        page.evaluate("Promise.all([...document.images].map(image => (image.loading = 'eager', image.decode())))")
-        assert page.evaluate(CONTRAST) > 4.5, f"{name} at {scheme}"
-        page.close()
+        assert overflow <= 0, f"{overflow} pixels wider than {width}"
+        assert page.evaluate(CONTRAST) > 4.5, scheme
+    assert not problems
     context.close()
 
 

@@ -40,9 +40,10 @@ def page(browser):
     assert not errors
 
 
-@pytest.fixture
-def runtime(page):
+@pytest.fixture(scope="module")
+def runtime(browser):
     """Computes models as the browser does: {code, active, decoded} of observations and codes."""
+    page = browser.new_page()
     script = re.sub(r"^export ", "", widgets._read("runtime.js"), flags=re.MULTILINE)
     page.set_content(f"<script>{RUNTIME.format(script=script)}</script>")
 
@@ -57,7 +58,8 @@ def runtime(page):
         }""", [description or describe(model), x.flatten(1).tolist(), z.tolist()])
         return {name: torch.tensor(values) for name, values in found.items() if values is not None}
 
-    return run
+    yield run
+    page.close()
 
 
 def trained(name: str, shape: tuple[int, ...] = SHAPES["image"], **settings) -> nn.Module:
