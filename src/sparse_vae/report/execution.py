@@ -321,7 +321,12 @@ def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be; raise a :class:`SettingError` if nothing can be written to it."""
     try:
         while True:
-            make_folder(folder)
+            try:
+                make_folder(folder)
+            except FileExistsError:  # it is a file; or a folder that was removed between two looks at it
+                if os.path.lexists(folder) and not folder.is_dir():
+                    raise
+                continue
             try:
                 with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):  # a name of its own for each command
                     return
