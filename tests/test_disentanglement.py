@@ -257,6 +257,7 @@ def test_disentanglement_and_completeness_of_importances(importances, disentangl
     assert completeness(importances) == pytest.approx(complete, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_dci_of_the_librarys_cases():
     factors = dummy_factors(600)
     identical = dci(factors.float(), factors)

@@ -164,7 +164,7 @@ def test_training_is_stable_and_explains_the_data(settings, least):
     x = codes @ atoms
     data = Dataset("sums", Split(x[:3000]), Split(x[3000:]), "gaussian")
     model = make(decoder="linear", kl_ramp_steps=200, **settings)
-    history = train(model, data, TrainingSettings(epochs=15, batch_size=50, learning_rate=5e-3), progress=False)
+    history = train(model, data, TrainingSettings(epochs=7, batch_size=50, learning_rate=5e-3), progress=False)
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert explained_variance(data.test.x, batched(model.reconstruct, data.test.x)) > least
 
