@@ -55,11 +55,14 @@ def alone(monkeypatch):
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with one published suite: VAE and VSC with 8 dimensions on MNIST, three seeds of each."""
+    """A project with one published suite: VAE and VSC with 8 dimensions on MNIST, three seeds of each, with bounds of
+    this file's own."""
     for folder in ("report", "experiments", "notebooks", "results/small"):
         (tmp_path / folder).mkdir(parents=True)
     table = pd.read_csv(ROOT / "results" / "paper" / "runs.csv", dtype=str)
     table = table[table["run"].str.match(r"mnist/(vae|vsc)-j8/")]
+    middle = table["model"].map({"vae": 108.58, "vsc": 118.81})
+    table = table.assign(negative_elbo=middle + 0.03 * (table["seed"].astype(int) - 1), bound_gap=None)
     table.to_csv(tmp_path / "results" / "small" / "runs.csv", index=False)
     return tmp_path
 

@@ -39,7 +39,6 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
     shutil.copytree(root / "report" / "executed", output / "report" / "executed")
     website = yaml.safe_load((root / "_quarto.yml").read_text())["website"]
     chapters = website["sidebar"]["contents"]
-    os.environ["QUARTO_PROJECT_DIR"] = str(root)  # where the filter of claims looks for verdicts
     for page in script.read_pages(root):
         source, to_root = root / page.path, "../" * page.path.count("/")
         text = LINK.sub(lambda match, to_root=to_root: match[0].replace("](/", f"]({to_root}"),  # type: ignore[misc]
@@ -59,6 +58,7 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
                    f"--variable=style:{(folder / 'preview' / 'style.css').read_text()}"]
         try:
             pypandoc.convert_text(text, "html5", format="markdown", extra_args=options,
+                                  cworkdir=str(root),  # where the filter of claims looks for verdicts
                                   outputfile=str((output / page.path).with_suffix(".html")))
         except RuntimeError as error:
             raise SiteError(f"{page.path}: {error}") from error
