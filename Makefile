@@ -72,8 +72,8 @@ lab: setup ## open JupyterLab on the notebooks
 test: setup ## run the tests
 	$(PYTEST)
 
-test-fast: setup ## run the tests that need no kernels, notebooks, Quarto or browser: a minute
-	$(PYTEST) -m "not slow and not report"
+test-fast: setup ## run the tests that are quick one by one, without kernels, notebooks, figures, Quarto or a browser: a minute
+	$(PYTEST) -m "not slow and not heavy"
 
 test-slow: setup ## run the tests that take long, which `make test` leaves out
 	$(PYTEST) -m slow

@@ -16,8 +16,9 @@ import torch
 from sparse_vae.datasets import download
 from sparse_vae.datasets.download import MIRROR_VARIABLE
 
-REPORT_FIXTURES = {"browser", "built", "commit", "copy", "quarto", "run_cells"}
-REPORT_FILES = {"test_defaults", "test_execution", "test_kernels", "test_package"}
+HEAVY_FIXTURES = {"browser", "built", "commit", "copied", "copy", "quarto", "run_cells", "two_threads"}
+HEAVY_FILES = {"test_defaults", "test_execution", "test_figures", "test_hybrid", "test_kernels", "test_package",
+               "test_plots", "test_properties"}
 LONGEST = ["test_site", "test_notebooks", "test_execution", "test_defaults", "test_widgets", "test_habits",
            "test_kernels", "test_package"]
 NEIGHBOUR_MIRROR = Path(__file__).parents[2] / "shared" / "data"
@@ -26,8 +27,8 @@ NEIGHBOUR_MIRROR = Path(__file__).parents[2] / "shared" / "data"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make test-fast` leaves out; the longest files come first, so that no process ends with one of them."""
     for item in items:
-        if item.path.stem in REPORT_FILES or REPORT_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker("report")
+        if item.path.stem in HEAVY_FILES or HEAVY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

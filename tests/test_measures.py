@@ -240,10 +240,10 @@ def test_the_fingerprint_follows_the_source_of_hoyer_and_no_comment(sparsity_sou
         sparsity_source.write_text(before)
         return found
 
-    assert fingerprint() == fingerprint()
-    assert fingerprint("math.sqrt(code.shape[1])", "math.sqrt(code.shape[1])  # √J") == fingerprint()
-    assert fingerprint("Hoyer's sparseness of each", "The sparseness of each") == fingerprint()
-    assert fingerprint("math.sqrt(code.shape[1])", "math.sqrt(code.shape[0])") != fingerprint()
+    plain = fingerprint()
+    assert fingerprint("math.sqrt(code.shape[1])", "math.sqrt(code.shape[1])  # √J") == plain
+    assert fingerprint("Hoyer's sparseness of each", "The sparseness of each") == plain
+    assert fingerprint("math.sqrt(code.shape[1])", "math.sqrt(code.shape[0])") != plain
     assert {"sparse_vae.report.measures_of_codes", "sparse_vae.report.measures_of_truth",
             "sparse_vae.evaluation.probes"} <= freshness.reached_from(["sparse_vae.report.measures"])
 

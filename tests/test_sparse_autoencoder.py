@@ -271,7 +271,7 @@ def test_dead_units_come_back():
         model = make("topk", k=2, decoder="linear", auxiliary_weight=weight, dead_after=200, latent_dim=20)
         with torch.no_grad():
             model.encoder[-1].bias[10:] = -0.3
-        train(model, data, TrainingSettings(epochs=15, batch_size=20, learning_rate=5e-3), progress=False)
+        train(model, data, TrainingSettings(epochs=6, batch_size=20, learning_rate=5e-3), progress=False)
         alive[weight] = int((model.code(x[2000:]) > 0).any(0).sum())
     assert alive[1.0] > alive[0.0] + 3, alive
 

