@@ -89,7 +89,7 @@ def test_true_false_and_left_out(project):
     assert {id: verdict["holds"] for id, verdict in verdicts.items()} == {
         "true": True, "false": False, "no-run": None, "no-measure": None, "no-suite": None}
     assert verdicts["true"]["numbers"].startswith("−ELBO (nats): at J = 8 VAE 108.58\xa0±\xa00.02 against VSC 118.81")
-    assert verdicts["true"]["values"] == {"gap": "7.3"}
+    assert verdicts["true"]["values"] == {"gap": "10.2"}
     assert "'hybrid'" in verdicts["no-run"]["numbers"]
     assert "refit_mse" in verdicts["no-measure"]["numbers"]
     assert "'large'" in verdicts["no-suite"]["numbers"]

@@ -165,13 +165,14 @@ class RunSet:
     def _make_frame(self) -> pd.DataFrame:
         names = [*MEASURES, "seconds"]
         known = self._tables.runs.set_index("run").reindex([run.name for run in self.runs], columns=names)
-        measured = known.astype(float).reset_index(drop=True)
-        here = pd.DataFrame([run.measured.values for run in self.runs], columns=list(MEASURES), dtype=float)
+        published = known.to_numpy(float)
+        here = np.array([[run.measured.values.get(name, np.nan) for name in names] for run in self.runs])
+        measured = pd.DataFrame(np.where(np.isnan(published), here, published), columns=names)
         about = pd.DataFrame([
             {"run": run.name, "group": run.group, "model": run.config.model, "dataset": run.config.dataset,
              "title": run.title, "label": run.label, "family": re.sub(r" \(.*?\)", "", run.title), **run.settings}
             for run in self.runs])
-        return pd.concat([about, measured.combine_first(here)[names]], axis="columns")
+        return pd.concat([about, measured], axis="columns")
 
     def where(self, **settings: object) -> RunSet:
         """The runs whose settings are these: a value, a list of values, or a function that says yes to a value.
