@@ -1,9 +1,10 @@
 """What is published of a suite, ``results/<suite>/``: tables of runs, histories, curves and units, and weights.
 
 ``runs.csv`` has a row for each run: its name, model and data set, every setting, every measure, the seconds that
-training took and what it ran on. ``histories.csv``, ``curves.csv`` and ``units.csv`` have many rows for a run;
-``weights.zip`` holds, in half precision, the weights of the runs that the suite lists as published, each as a member
-``<run>.safetensors``, which paths name as if the archive were a folder.
+training took and what it ran on. ``histories.csv``, ``curves.csv`` (of a suite with figures) and ``units.csv`` (of runs
+whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights of the runs
+that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the archive were a
+folder.
 :func:`collect` makes all of it from a machine's own runs.
 
 What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
@@ -305,7 +306,8 @@ def _collect(suite: Suite) -> list[str]:
     shown = [name for name in names if name in suite.published]
     files = {"runs.csv": _runs_text([rows[name] for name in names], measured, suite).encode()}
     for name in LONG:
-        having = [run for run in (shown if name == "units" else names) if run in parts[name]]
+        drawn = {"units": shown, "curves": names if suite.figures else []}.get(name, names)
+        having = [run for run in drawn if run in parts[name]]
         files[f"{name}.csv"] = _long_text(name, [parts[name][run] for run in having]).encode()
     before = {}
     for name in tables.runs["run"]:
@@ -370,10 +372,10 @@ def _rounded(suite: Suite, run: str) -> bytes:
 
 
 def _archive(weights: Mapping[str, bytes]) -> bytes:
-    """A ZIP archive of safetensors files, one for each run: the same bytes for the same weights."""
-    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+    """A ZIP archive of safetensors files, one for each run, by name and without a date."""
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for run in sorted(weights):
-            archive.writestr(zipfile.ZipInfo(f"{run}.safetensors"), weights[run])  # of 1980-01-01, stored
+            archive.writestr(zipfile.ZipInfo(f"{run}.safetensors"), weights[run], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
