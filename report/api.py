@@ -17,15 +17,16 @@ from typing import NamedTuple
 
 ROOMS = {
     "distributions": ("distributions",),
-    "models": ("models", "models.base", "models.autoencoder", "models.sparse_autoencoder", "models.vae", "models.vsc",
-               "models.hybrid", "models.classical", "nets"),
+    "models": ("models", "models.base", "models.autoencoder", "models.sparse_autoencoder", "models.classical", "nets"),
+    "variational": ("models.vae", "models.vsc", "models.hybrid"),
     "datasets": ("datasets", "datasets.digits", "datasets.mnist", "datasets.smiley", "datasets.sinusoids",
                  "datasets.uci_har", "datasets.returns"),
     "training": ("training", "configuration", "checkpoints", "settings", "checks"),
     "evaluation": ("evaluation",),
     "report": ("report.run_sets", "report.plots", "report.figures", "report.notebook", "report.measures"),
 }
-"""The modules on each page. Of a package, what its ``__all__`` names; of a module, what it defines without ``_``."""
+"""The modules on each page. Of a package, what its ``__all__`` names and no other page has; of a module, what it defines
+without ``_``."""
 EQUATIONS = {
     "Gamma": {"the sampler": "gamma-sampler.qmd#eq-gamma-log", "its gradient": "gamma-sampler.qmd#eq-gamma-implicit",
               "the divergence": "hybrid.qmd#eq-gamma-kl"},
@@ -93,9 +94,11 @@ def _tree(root: Path, module: str) -> tuple[Path, ast.Module]:
 def entries(root: Path, room: str) -> list[Entry]:
     """The public objects of a page, each once, those of a module together."""
     found = {}
+    elsewhere = {module for other, modules in ROOMS.items() if other != room for module in modules}
     for module in ROOMS[room]:
         for entry in _exported(root, module):
-            found.setdefault((entry.module, entry.name), entry)
+            if entry.module not in elsewhere:
+                found.setdefault((entry.module, entry.name), entry)
     modules = list(dict.fromkeys([*ROOMS[room], *(module for module, _ in found)]))
     return sorted(found.values(), key=lambda entry: modules.index(entry.module))
 
@@ -190,24 +193,24 @@ def _summary(entry: Entry) -> str:
 
 def _describe(root: Path, entry: Entry) -> Iterator[str]:
     path = _tree(root, entry.module)[0].relative_to(root).as_posix()
-    kind = "class " if entry.is_class else ""
-    yield f"### {kind}{_escape(entry.name)} {{#{entry.name}}}"
-    yield f"```python\n{_signature(entry)}\n```"
+    kind, signature = "class " if entry.is_class else "", _signature(entry)
     summary, _, rest = entry.docstring.partition("\n\n")
+    yield f"### {kind}{_escape(entry.name)} {{#{entry.name}}}"
     yield _docstring(root, summary)
+    yield '::: {.callout-note .api-entry collapse="true" appearance="minimal"}'  # a reference is for finding first
+    line, *more = signature.splitlines()
+    yield f"## `{line}…)`" if more else f"## `{line}`"
+    if more:
+        yield f"```python\n{signature}\n```"
     if entry.name in EQUATIONS:
         yield "Equations: " + ", ".join(f"[{text}]({link})" for text, link in EQUATIONS[entry.name].items()) + "."
-    yield f"[Source: `{path}`, line {entry.node.lineno}]{{.notebook-link}}"
-    details = [_docstring(root, rest), _settings_table(entry.node)]
+    yield from (_docstring(root, rest), _settings_table(entry.node))
     for method in _methods(entry):
-        details += [f"#### {_escape(entry.name)}.{_escape(method.name)} {{#{entry.name}-{method.name}}}",
-                    f"```python\n{_call(method)}\n```", _docstring(root, ast.get_docstring(method) or "")]
-    if any(details):  # folded: a page of a reference is for finding first
-        what = ", ".join(name for name, there in {
-            "details": rest, "settings": details[1], "methods": details[2:]}.items() if there)
-        yield f'::: {{.callout-note collapse="true" appearance="minimal" title="{what.capitalize()}"}}'
-        yield from details
-        yield ":::"
+        yield f"#### {_escape(entry.name)}.{_escape(method.name)} {{#{entry.name}-{method.name}}}"
+        yield f"```python\n{_call(method)}\n```"
+        yield _docstring(root, ast.get_docstring(method) or "")
+    yield f"[Source: `{path}`, line {entry.node.lineno}]{{.notebook-link}}"
+    yield ":::"
 
 
 def _methods(entry: Entry) -> list[ast.FunctionDef]:
