@@ -195,6 +195,18 @@ def test_one_changed_number_names_claim_chapter_sentence_and_numbers(project):
     assert "(true)" in stale
 
 
+def test_a_claim_that_readme_says_again_is_named_there_too(project):
+    write_check(project, "true")
+    write_chapter(project, "true")
+    finished(project)
+    (project / "README.md").write_text("# Title\n\nTrue. <!-- claims: true -->\n")
+    assert check_claims(project) == []
+    change(project / "results" / "small" / "runs.csv", "mnist/vsc-j8/seed1", "negative_elbo", "50.0")
+    assert check_claims(project)[0].startswith("report/chapter.qmd:5, README.md:3: claim true does not hold for suite")
+    (project / "README.md").write_text("True. <!-- claims: true, other -->\n")
+    assert check_claims(project)[0] == "README.md:1: claim other has no check in report/claims.py"
+
+
 def test_check_names_a_claim_that_cannot_be_checked(project):
     write_check(project, "absent", second="hybrid")
     write_chapter(project, "absent")

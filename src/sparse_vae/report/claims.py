@@ -129,6 +129,7 @@ def _line(claim: Claim) -> int:
 
 _CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _ATTRIBUTES = re.compile(r"\]\{([^{}]*)\}")
+_REPEATED = re.compile(r"<!-- claims: (.*?) -->")
 _TITLE = re.compile(r"^title: *(.*?) *$", re.MULTILINE)
 
 
@@ -156,6 +157,16 @@ def marked_sentences(root: Path) -> list[Mark]:
             sentence = " ".join(text[start + 1:match.start()].split())
             marks.append(Mark(ids[0], sentence, chapter, title[1].strip("\"'") if title else path.stem, line))
     return marks
+
+
+def repeated_claims(root: Path) -> list[tuple[str, str]]:
+    """The claims that README says again, ``<!-- claims: one, another -->`` after its sentence: id and place of each."""
+    try:
+        lines = (root / "README.md").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [(id, f"README.md:{number}") for number, line in enumerate(lines, 1) for ids in _REPEATED.findall(line)
+            for id in ids.replace(",", " ").split()]
 
 
 def _opening(text: str, closing: int) -> int | None:
@@ -234,12 +245,13 @@ def check_claims(root: Path) -> list[str]:
 
     A sentence that does not hold, or whose check asks for what its suite lacks; a mark without a check or a check
     without a mark; an id that is there twice; verdicts in ``results/claims.json`` that are not those of the tables.
+    Where README says it again, it is named, too.
     """
     try:
-        marks, claims = marked_sentences(root), load_claims(root)
+        marks, claims, repeated = marked_sentences(root), load_claims(root), repeated_claims(root)
     except ClaimError as error:
         return [str(error)]
-    problems: list[str] = []
+    problems = [f"{place}: claim {id} has no check in {CHECKS}" for id, place in repeated if id not in claims]
     places: dict[str, str] = {}
     for mark in marks:
         place = f"{mark.chapter}:{mark.line}"
@@ -257,7 +269,8 @@ def check_claims(root: Path) -> list[str]:
     for id, verdict in verdicts.items():
         if not verdict["holds"]:
             what = "cannot be checked on" if verdict["holds"] is None else "does not hold for"
-            problems.append(f"{places.get(id, CHECKS)}: claim {id} {what} suite {verdict['suite']}: "
+            said = ", ".join([places.get(id, CHECKS), *(place for other, place in repeated if other == id)])
+            problems.append(f"{said}: claim {id} {what} suite {verdict['suite']}: "
                             f"“{verdict['sentence']}” {verdict['numbers']}")
     return problems + _compared_with_kept(root, verdicts)
 
