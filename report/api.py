@@ -199,7 +199,7 @@ def _describe(root: Path, entry: Entry) -> Iterator[str]:
     yield _docstring(root, summary)
     yield '::: {.callout-note .api-entry collapse="true" appearance="minimal"}'  # a reference is for finding first
     line, *more = signature.splitlines()
-    yield f"## `{line}…)`" if more else f"## `{line}`"
+    yield f"## `{line}{'…)' if more else ''}` {{#{entry.name}-signature}}"
     if more:
         yield f"```python\n{signature}\n```"
     if entry.name in EQUATIONS:

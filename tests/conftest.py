@@ -24,6 +24,12 @@ LONGEST = ["test_site", "test_notebooks", "test_execution", "test_defaults", "te
 NEIGHBOUR_MIRROR = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, since some wait: for Quarto, a browser, a cluster."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make test-fast` leaves out; the longest files come first, so that no process ends with one of them."""
     for item in items:

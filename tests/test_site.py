@@ -457,6 +457,24 @@ def address(built):
     server.shutdown()
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("pages", [["index.html", "report/experiments.html", "report/draw.html", "report/api-models.html"],
+                                   pytest.param(PAGES, marks=pytest.mark.slow)], ids=["some pages", "every page"])
+def test_axe_finds_no_barrier(browser, address, pages, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found, page = {}, browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+    page.add_init_script("localStorage.setItem('quarto-color-scheme', "
+                         f"'{'alternate' if theme == 'dark' else 'default'}')")
+    for name in pages:
+        page.goto(f"{address}/{name}")
+        page.wait_for_load_state("networkidle")
+        results = axe.run(page)
+        if results.violations_count:
+            found[name] = results.generate_report()
+    page.close()
+    assert not found, "\n".join(f"{name}: {report}" for name, report in found.items())
+
+
 CONTRAST = """() => {
   const luminance = (c) => {
     const [r, g, b] = c.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
