@@ -32,9 +32,10 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = ("more", "notebooks", "results", "measures")
-"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows; all notebooks, tables, measures.
-Those that begin with ``api-`` are the library's reference, from ``report/api.py``."""
+GENERATED = ("more", "notebooks", "results", "measures", "book")
+"""Names for ``{{< cell … >}}`` that are no labels: figures that no chapter shows; all notebooks, tables, measures; the
+chapters in one, from ``report/book.py``. Those that begin with ``api-`` are the library's reference, from
+``report/api.py``."""
 SHORTCODE = re.compile(r"(?<!\{)\{\{< *(cell|var) +(\S+) *>\}\}")
 CODE = re.compile(r"^(```+|~~~+).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PICTURES = {"image/svg+xml": ".svg", "image/webp": ".webp", "image/png": ".png"}
@@ -216,6 +217,14 @@ class Notebook(NamedTuple):
         script = fence(f'<script type="module" src="/{WIDGETS}plots.js"></script>', "{=html}") + "\n" if data else ""
         return (f"::: {{#{cell.label}}}\n\n{output}\n\n{cell.caption}\n\n:::\n\n"
                 f"::: {{.cell-source}}\n{link}\n\n{code}\n:::\n{script}")
+
+
+    def as_printed(self, cell: Cell) -> str:
+        """A labelled cell for print, without its code; nothing for a widget."""
+        output = cell.output(cell.data, self.folder).replace(' loading="lazy"', "").replace("{.plot ", "{")
+        if cell.caption:
+            return f"::: {{#{cell.label}}}\n\n{output}\n\n{cell.caption}\n\n:::\n"
+        return "" if "text/html" in cell.data else f"{output}\n"
 
 
 @cache
@@ -511,6 +520,7 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         f"## {name}: {suites[name].facts['title']} {{#{name}}}\n\n" + "".join(f"- {each.links}\n" for each in notebooks)
         for name, notebooks in published.items() if notebooks)
     cells["results"], cells["measures"] = _results(suites), _measures(root)
+    cells["book"] = _book(root, {page.path: page.text for page in pages}, shown, cells, values)
     files = kept | {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     for name in ["measures.json", *(f"{name}/{table}" for name in suites for table in TABLES)]:
         if (root / "results" / name).exists():
@@ -526,6 +536,24 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
         files[f"{place}{notebook.name}.ipynb"] = notebook.path.read_bytes()
         files |= notebook.widgets | {place + name: content for name, content in notebook.pictures.items()}
     return Extract(files, texts, values)
+
+
+def _book(root: Path, texts: dict[str, str], shown: dict[str, tuple[Notebook, Cell]], cells: dict[str, str],
+          values: dict) -> str:
+    """The chapters that ``report/print.qmd`` lists, in one text."""
+    script = _script(root, "book")
+
+    def cell(name: str) -> str:
+        return shown[name][0].as_printed(shown[name][1]) if name in shown else cells.get(name, "")
+
+    def value(name: str) -> str:
+        found = values
+        for key in name.split("."):
+            found = found[key]
+        return str(found)
+
+    names = script.chapters(texts.get("report/print.qmd", ""))
+    return script.book({name: texts[f"report/{name}.qmd"] for name in names}, cell, value, without_code)
 
 
 def _results(suites: dict[str, Suite]) -> str:

@@ -380,6 +380,20 @@ def test_a_suite_is_described_by_what_was_drawn_in_its_order(tmp_path):
 # --- the published site
 
 
+def test_the_chapters_make_one_text():
+    script = site.load_script(ROOT)
+    book = script._script(ROOT, "book")
+    texts = {"one": "---\ntitle: One\n---\n\n# A {#sec-a}\n\nSee [two](two.qmd), [b](two.qmd#sec-b), [x](x.qmd), @eq-b.\n\n"
+                    "```python\n# no heading\n```\n\n{{< cell fig-a >}} {{< var n >}}\n",
+             "two": '---\ntitle: "Two"\n---\n\n::: {.callout-note collapse="true"}\n$$\nx\n$$ {#eq-b}\n:::\n'}
+    assert book.chapters("chapters: [one,\n  two]\n") == ["one", "two"]
+    assert book.book(texts, "cell {}".format, "var {}".format, script.without_code) == (
+        "## One {#chapter-one .chapter}\n\n## A {#sec-a}\n\n"
+        "See [two](#chapter-two), [b](#sec-b), [x](x.qmd), [Equation 1](#eq-b).\n\n"
+        "```python\n# no heading\n```\n\ncell fig-a var n\n\n"
+        "## Two {#chapter-two .chapter}\n\n::: {.callout-note}\n[]{#eq-b} $$ x \\qquad(1) $$\n:::\n")
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """The published site, built once for all test processes, with Quarto where it is installed."""
