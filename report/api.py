@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 ROOMS = {
     "distributions": ("distributions",),
-    "models": ("models", "models.base", "models.autoencoder", "models.sparse_autoencoder", "models.classical", "nets"),
+    "models": ("models", "models.base", "models.autoencoder", "models.sparse_autoencoder", "models.classical",
+               "nets"),
     "variational": ("models.vae", "models.vsc", "models.hybrid"),
     "datasets": ("datasets", "datasets.digits", "datasets.mnist", "datasets.smiley", "datasets.sinusoids",
                  "datasets.uci_har", "datasets.returns"),

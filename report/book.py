@@ -31,7 +31,8 @@ def book(texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[
         cell, value: what stands for ``{{< cell label >}}`` and for ``{{< var name >}}``.
         without_code: blanks in place of a text's code.
     """
-    whole = "\n\n".join(_chapter(name, text, texts, cell, value, without_code) for name, text in texts.items()) + "\n"
+    chapters = [_chapter(name, text, texts, cell, value, without_code) for name, text in texts.items()]
+    whole = "\n\n".join(chapters) + "\n"
     # Quarto numbers no equation in what a shortcode brings.
     numbers = {match[2]: number for number, match in enumerate(EQUATION.finditer(whole), 1)}
     whole = EQUATION.sub(lambda match: f"[]{{#{match[2]}}} $$ {match[1].strip()} \\qquad({numbers[match[2]]}) $$", whole)
@@ -44,7 +45,8 @@ def _chapter(name: str, text: str, texts: Mapping[str, str], cell: Callable[[str
     _, front, body = text.split("---\n", 2)
     visible = without_code(body)
     changes = [(match.span(1), "#" + match[1]) for match in HEADING.finditer(visible)]
-    changes += [(match.span(), (cell if match[1] == "cell" else value)(match[2])) for match in SHORTCODE.finditer(visible)]
+    changes += [(match.span(), (cell if match[1] == "cell" else value)(match[2]))
+                for match in SHORTCODE.finditer(visible)]
     changes += [(match.span(), f"]({match[2] or f'#chapter-{match[1]}'})") for match in LINK.finditer(visible)
                 if match[1] in texts]
     for (start, end), new in sorted(changes, reverse=True):

@@ -383,7 +383,8 @@ def test_a_suite_is_described_by_what_was_drawn_in_its_order(tmp_path):
 def test_the_chapters_make_one_text():
     script = site.load_script(ROOT)
     book = script._script(ROOT, "book")
-    texts = {"one": "---\ntitle: One\n---\n\n# A {#sec-a}\n\nSee [two](two.qmd), [b](two.qmd#sec-b), [x](x.qmd), @eq-b.\n\n"
+    texts = {"one": "---\ntitle: One\n---\n\n# A {#sec-a}\n\n"
+                    "See [two](two.qmd), [b](two.qmd#sec-b), [x](x.qmd), @eq-b.\n\n"
                     "```python\n# no heading\n```\n\n{{< cell fig-a >}} {{< var n >}}\n",
              "two": '---\ntitle: "Two"\n---\n\n::: {.callout-note collapse="true"}\n$$\nx\n$$ {#eq-b}\n:::\n'}
     assert book.chapters("chapters: [one,\n  two]\n") == ["one", "two"]
@@ -472,8 +473,9 @@ def address(built):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("pages", [["index.html", "report/experiments.html", "report/draw.html", "report/api-models.html"],
-                                   pytest.param(PAGES, marks=pytest.mark.slow)], ids=["some pages", "every page"])
+@pytest.mark.parametrize("pages", [
+    ["index.html", "report/experiments.html", "report/draw.html", "report/api-models.html"],
+    pytest.param(PAGES, marks=pytest.mark.slow)], ids=["some pages", "every page"])
 def test_axe_finds_no_barrier(browser, address, pages, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found, page = {}, browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
