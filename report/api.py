@@ -26,8 +26,8 @@ ROOMS = {
     "evaluation": ("evaluation",),
     "report": ("report.run_sets", "report.plots", "report.figures", "report.notebook", "report.measures"),
 }
-"""The modules on each page. Of a package, what its ``__all__`` names and no other page has; of a module, what it defines
-without ``_``."""
+"""The modules on each page. Of a package, what its ``__all__`` names and no other page has; of a module, what it
+defines without ``_``."""
 EQUATIONS = {
     "Gamma": {"the sampler": "gamma-sampler.qmd#eq-gamma-log", "its gradient": "gamma-sampler.qmd#eq-gamma-implicit",
               "the divergence": "hybrid.qmd#eq-gamma-kl"},

@@ -35,7 +35,8 @@ def book(texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[
     whole = "\n\n".join(chapters) + "\n"
     # Quarto numbers no equation in what a shortcode brings.
     numbers = {match[2]: number for number, match in enumerate(EQUATION.finditer(whole), 1)}
-    whole = EQUATION.sub(lambda match: f"[]{{#{match[2]}}} $$ {match[1].strip()} \\qquad({numbers[match[2]]}) $$", whole)
+    whole = EQUATION.sub(lambda match: f"[]{{#{match[2]}}} $$ {match[1].strip()} \\qquad({numbers[match[2]]}) $$",
+                         whole)
     return re.sub(r"@(eq-[\w-]+)", lambda match: f"[Equation {numbers[match[1]]}](#{match[1]})"
                   if match[1] in numbers else match[0], whole)
 
