@@ -140,6 +140,18 @@ def test_against_is_a_welch_test(project):
     assert (found.amount, found.lower, found.higher, found.level) == (-2.0, False, False, True)
 
 
+def test_pairs_are_of_one_seed(project):
+    path = project / "results" / "small" / "runs.csv"
+    for model, values in {"vae": (1.0, 2.0, 3.0), "vsc": (2.0, 4.0, 6.0)}.items():
+        for seed, value in enumerate(values):
+            change(path, f"mnist/{model}-j8/seed{seed}", "negative_elbo", value)
+    runs = published_runs(project, "small")
+    # Differences −1, −2, −3: t = −2 √3, two degrees of freedom.
+    assert against(runs, "vae", "vsc", "negative_elbo", paired=True).tests[0].p == pytest.approx(0.0742, abs=1e-4)
+    with pytest.raises(SettingError, match=r"no pairs by seed: \[0, 1\] against \[0, 1, 2\]"):
+        against(runs, {"model": "vae", "seed": [0, 1]}, "vsc", "negative_elbo", paired=True)
+
+
 def test_holm_corrects_over_all_comparisons_of_a_claim(project):
     runs = published_runs(project, "small")
     each = [against(runs, "vae", "vsc", measure) for measure in ("negative_elbo", "mean_squared_error")]

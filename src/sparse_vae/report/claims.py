@@ -335,7 +335,8 @@ def _told_apart(test: Comparison) -> bool:
 
 
 def against(runs: RunSet, first: str | Mapping[str, object], second: str | Mapping[str, object], measure: str, *,
-            at: Mapping[str, list] | None = None, names: tuple[str, str] | None = None) -> Difference:
+            at: Mapping[str, list] | None = None, names: tuple[str, str] | None = None,
+            paired: bool = False) -> Difference:
     """Compare a measure of two kinds of runs by Welch's test, corrected for the number of comparisons.
 
     Args:
@@ -343,21 +344,28 @@ def against(runs: RunSet, first: str | Mapping[str, object], second: str | Mappi
         measure: its name.
         at: a setting and the values at which to compare, all of which both must have; None compares all runs at once.
         names: what the text calls the two; None takes their titles, without settings where these are told apart so.
+        paired: by seed and with a paired test, for data that a run's seed draws.
 
     Raises:
-        SettingError: no such runs, or none of them has the measure.
+        SettingError: no such runs, or none of them has the measure; no pairs where they are asked for.
     """
     each = find_measure(measure)
     sides = [{"model": side} if isinstance(side, str) else dict(side) for side in (first, second)]
     names = names or _names(_rows(runs.frame, side).iloc[0] for side in sides)
     places = [{setting: value} for setting, values in (at or {}).items() for value in values] or [{}]
-    values = [[_rows(runs.frame, side | place, measure)[measure] for side in sides] for place in places]
+    values = [[_rows(runs.frame, side | place, measure).set_index("seed")[measure] for side in sides]
+              for place in places]
+    if paired:
+        for first_side, second_side in values:
+            if sorted(first_side.index) != sorted(set(second_side.index)):
+                raise SettingError(f"no pairs by seed: {sorted(first_side.index)} against {sorted(second_side.index)}")
+        values = [[side.sort_index() for side in pair] for pair in values]
     means = []
     for place, pair in zip(places, values, strict=True):
         shown = [mean_and_error(side * each.scale, each.digits) for side in pair]
         where = "".join(_PLACES.get(setting, f"at {setting} = {{}} ").format(value) for setting, value in place.items())
         means.append(f"{where}{names[0]} {shown[0]} against {names[1]} {shown[1]}")
-    tests = [compare_means(*map(list, pair)) for pair in values]
+    tests = [compare_means(*map(list, pair), paired=paired) for pair in values]
     return together(Difference(_TITLES.get(measure, each.title), means, tests))[0]
 
 
