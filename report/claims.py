@@ -180,6 +180,23 @@ def _(runs):
                    f"Epochs: {epochs[0]} against {epochs[1]}; learning rates: {rates[0]} against {rates[1]}")
 
 
+@claim("steps-and-dead-units", suite="selection")
+def _(runs):
+    found, more, falls = {}, [], []
+    for model in ("topk", "batchtopk"):
+        for size in (256, 1024):
+            own = runs.where(model=model, decoder="linear", latent_dim=size, backbone="mlp").frame
+            own = own.sort_values("learning_rate").set_index("learning_rate")
+            falls += list(own["mean_squared_error"].diff().dropna() < 0)
+            more += list(own["dead_fraction"].diff().dropna() > 0)
+            found[f"{model}, J = {size}"] = own
+    dead = found["topk, J = 1024"]["dead_fraction"]
+    return Verdict(all(falls) and sum(more) >= len(more) - 1, ". ".join(
+        f"{name}: MSE {', '.join(f'{error:.4f}' for error in own['mean_squared_error'])}; dead "
+        f"{', '.join(f'{share:.0%}' for share in own['dead_fraction'])}" for name, own in found.items()),
+        {"few": f"{dead.iloc[0]:.1%}", "many": f"{dead.iloc[-1]:.0%}"})
+
+
 @claim("weak-penalties-cheap", suite="site")
 def _(runs):
     names = ["autoencoder", "sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk"]
@@ -769,7 +786,8 @@ def _(runs):
 
 @claim("loadings-of-sparse-methods", suite="exercises")
 def _(runs):
-    groups = ["hybrid-j16", "vsc-j16", "matching-pursuit-j8", "sparse-pca-j8", "factor-analysis-j8", "vae-j16", "pca-j8"]
+    groups = ["hybrid-j16", "vsc-j16", "matching-pursuit-j8", "sparse-pca-j8", "factor-analysis-j8", "vae-j16",
+              "pca-j8"]
     means = _means(runs, "returns", "assets_ap", *groups)
     return Verdict(min(means[group] for group in groups[:5]) > 0.98 > 0.8 > max(means[group] for group in groups[5:]),
                    f"Average precision of the assets: {_listed(means, '.3f')}")
@@ -851,6 +869,18 @@ def _(runs):
     told = "; ".join(f"{model}, J = {size}, {row[0.004]:.1f} and {row[0.002]:.1f}"
                      for (model, size), row in steps.iterrows())
     return Verdict(len(steps) == 4 and bool((steps[0.004] < steps[0.002]).all()), f"−ELBO with 0.004 and 0.002: {told}")
+
+
+@claim("larger-steps-penalties", suite="selection")
+def _(runs):
+    losses = {}
+    for model in ("sparse-autoencoder-l1", "sparse-autoencoder-kl"):
+        own = runs.where(dataset="mnist", model=model, latent_dim=50).frame.sort_values("learning_rate")
+        losses[model] = dict(zip(own["learning_rate"], own["loss"], strict=True))
+    return Verdict(all(list(each) == [0.002, 0.004, 0.008] and _rises({step: -loss for step, loss in each.items()})
+                       for each in losses.values()), ". ".join(
+        f"{model}, loss at steps of {', '.join(map(str, each))}: {', '.join(f'{loss:.1f}' for loss in each.values())}"
+        for model, each in losses.items()))
 
 
 @claim("nearly-converged", suite="selection")
