@@ -690,7 +690,7 @@ def _(runs):
     means = weights.means(["active_fraction", "used_dimensions"], by="sparsity_weight")
     active, used = 50 * means["active_fraction"], means["used_dimensions"]
     lost, off = active[1.0] - active[10.0], used[1.0] - used[10.0]
-    return Verdict(active[10.0] < active[1.0] / 1.9 and 0.8 * lost < off < 1.2 * lost,
+    return Verdict(0.35 < lost / active[1.0] < 0.45 and 0.8 * lost < off < 1.2 * lost,
                    f"Units on for an observation: {active[1.0]:.1f} at the weight 1, {active[10.0]:.1f} at 10; units "
                    f"in use: {used[1.0]:.1f} and {used[10.0]:.1f}")
 
@@ -699,17 +699,53 @@ def _(runs):
 def _(runs):
     errors = runs.matching("mnist/sparse-autoencoder-kl-w*/*").having("mean_squared_error").means(
         ["mean_squared_error"], by="sparsity_weight")["mean_squared_error"]
-    return Verdict(errors.max() / errors.min() < 1.05 and errors.index.max() >= 1e4 * errors.index.min(),
-                   f"MSE from {errors.min():.5f} to {errors.max():.5f} for weights from {errors.index.min():g} to "
-                   f"{errors.index.max():g}")
+    small = errors.loc[0.001:10]
+    return Verdict(len(small) > 2 and small.max() / small.min() < 1.1 and 1.15 < errors[1000] / errors.min() < 1.25,
+                   "MSE: " + "; ".join(f"{error:.5f} with {weight:g}" for weight, error in errors.items()))
 
 
 @claim("kl-weights", suite="exercises")
 def _(runs):
-    rates = runs.matching("mnist/sparse-autoencoder-kl-r*/*").frame
+    rates = runs.matching(["mnist/sparse-autoencoder-kl-r*/*", "!mnist/sparse-autoencoder-kl-r*-w*/*"]).frame
     weights = {rate: sorted(set(rows["sparsity_weight"])) for rate, rows in rates.groupby("target_rate")}
     return Verdict(weights == {0.01: [1000], 0.03: [1000], 0.1: [100], 0.3: [100]},
                    "; ".join(f"rate {rate}: {each}" for rate, each in weights.items()))
+
+
+TEXTBOOK = {"dataset": "mnist", "model": "sparse-autoencoder-kl", "target_rate": 0.05}
+
+
+@claim("textbook-nats", suite="exercises")
+def _(runs):
+    mean = _mean(runs, "mnist/sparse-autoencoder-kl-r0.05-w0.1", "mean_activation")
+    idle = against(runs, *({"dataset": "mnist", "model": "sparse-autoencoder-l1", "decoder": "network",
+                            "sparsity_weight": weight} for weight in (0.01, 0.0001)), "active_fraction",
+                   names=("L1 with λ = 0.01", "λ = 0.0001"))
+    return Verdict(mean > 0.3 and idle.level, f"Mean activation under KL: {mean:.3f}. {in_words(idle)}",
+                   {"mean": f"{mean:.2f}"})
+
+
+@claim("textbook-pair", suite="exercises")
+def _(runs):
+    l1 = {"dataset": "mnist", "model": "sparse-autoencoder-l1", "sparsity_weight": 6.5}
+    error, hoyer = together(*(against(runs, l1, TEXTBOOK | {"sparsity_weight": 3000.0}, name, names=("L1", "KL"))
+                              for name in ("mean_squared_error", "hoyer")))
+    rate = _mean(runs, "mnist/sparse-autoencoder-kl-r0.05-w3000.0", "mean_activation")
+    times = _mean(runs, "mnist/sparse-autoencoder-l1-w6.5", "hoyer") / _mean(
+        runs, "mnist/sparse-autoencoder-kl-r0.05-w3000.0", "hoyer")
+    dead = _mean(runs, "mnist/sparse-autoencoder-l1-w6.5", "dead_fraction")
+    return Verdict(error.level and hoyer.higher and 4.5 < times < 5.5 and abs(rate - 0.05) < 0.0005
+                   and 0.35 < dead < 0.45,
+                   f"{in_words(error, hoyer)}. Mean activation under KL {rate:.4f}; dead units of L1 {dead:.0%}")
+
+
+@claim("equal-sparseness", suite="exercises")
+def _(runs):
+    l1 = {"dataset": "mnist", "model": "sparse-autoencoder-l1", "sparsity_weight": 0.1}
+    kl = {"dataset": "mnist", "model": "sparse-autoencoder-kl", "target_rate": 0.01}
+    hoyer, error = together(*(against(runs, l1, kl, name, names=("L1 with λ = 0.1", "KL with ρ = 0.01"))
+                              for name in ("hoyer", "mean_squared_error")))
+    return Verdict(hoyer.level and error.lower, in_words(hoyer, error))
 
 
 @claim("error-falls-with-units", suite="exercises")
