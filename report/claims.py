@@ -197,6 +197,20 @@ def _(runs):
         {"few": f"{dead.iloc[0]:.1%}", "many": f"{dead.iloc[-1]:.0%}"})
 
 
+@claim("neighbours-few-labels", suite="exercises")
+def _(runs):
+    found = together(*(against(runs.matching("mnist/*-j50/*"), "vsc", other, "cosine_200")
+                       for other in ("autoencoder", "vae")))
+    return Verdict(all(each.higher for each in found), in_words(*found))
+
+
+@claim("neighbours-many-labels", suite="exercises")
+def _(runs):
+    found = together(*(against(runs.matching("mnist/*-j50/*"), "vae", other, "cosine_5000")
+                       for other in ("hybrid", "topk", "batchtopk", "matryoshka")))
+    return Verdict(all(each.higher for each in found), in_words(*found))
+
+
 @claim("weak-penalties-cheap", suite="site")
 def _(runs):
     names = ["autoencoder", "sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk"]
@@ -762,10 +776,35 @@ def _(runs):
 @claim("jumprelu-squared-error", suite="exercises")
 def _(runs):
     frame = runs.matching("mnist/*-j50/*").frame
-    own = frame["model"] == "jumprelu"
+    own = frame["model"].isin(["jumprelu", "gated"])
     likelihoods = [sorted(set(frame["likelihood"][rows])) for rows in (own, ~own)]
     return Verdict(likelihoods == [["gaussian"], ["bernoulli"]],
                    f"Likelihoods: {likelihoods[0]} against {likelihoods[1]}")
+
+
+@claim("few-on-selective", suite="exercises")
+def _(runs):
+    few, dense = ["hybrid", "topk", "batchtopk", "matryoshka"], ["autoencoder", "vae"]
+    fifty = runs.matching("mnist/*-j50/*")
+    found = together(*(against(fifty, one, other, "selectivity") for one in few for other in dense))
+    active = {model: _mean(fifty, f"mnist/{model}-j50", "active_fraction") for model in few}
+    means = {model: _mean(fifty, f"mnist/{model}-j50", "selectivity") for model in few + dense}
+    return Verdict(all(each.higher for each in found) and max(active.values()) < 0.11
+                   and min(means[model] for model in few) > 3 * max(means[model] for model in dense),
+                   f"{in_words(*found)}. Active: {_listed(active, '.1%')}")
+
+
+@claim("entries-of-fifty", suite="exercises")
+def _(runs):
+    needed = {model: _mean(runs, f"mnist/{model}-j50", "entries_needed")
+              for model in ("hybrid", "topk", "autoencoder", "sparse-autoencoder-kl")}
+    errors = {model: _mean(runs, f"mnist/{model}-j50", "mean_squared_error")
+              for model in ("hybrid", "topk", "autoencoder")}
+    return Verdict(needed["hybrid"] == needed["topk"] == 5
+                   and needed["autoencoder"] == needed["sparse-autoencoder-kl"] > 40
+                   and min(errors["hybrid"], errors["topk"]) > 5 * errors["autoencoder"],
+                   f"Entries until the error is within 10% of that of the whole code: {_listed(needed)}. "
+                   f"MSE of the whole code: {_listed(errors)}", {group: f"{mean:.0f}" for group, mean in needed.items()})
 
 
 @claim("few-entries", suite="report")
