@@ -804,7 +804,8 @@ def _(runs):
                    and needed["autoencoder"] == needed["sparse-autoencoder-kl"] > 40
                    and min(errors["hybrid"], errors["topk"]) > 5 * errors["autoencoder"],
                    f"Entries until the error is within 10% of that of the whole code: {_listed(needed)}. "
-                   f"MSE of the whole code: {_listed(errors)}", {group: f"{mean:.0f}" for group, mean in needed.items()})
+                   f"MSE of the whole code: {_listed(errors)}",
+                   {group: f"{mean:.0f}" for group, mean in needed.items()})
 
 
 @claim("few-entries", suite="report")
