@@ -773,6 +773,19 @@ def _(runs):
     return Verdict(all(each.lower for each in falls), in_words(*falls))
 
 
+@claim("rougher-features", suite="exercises")
+def _(runs):
+    means = {model: runs.matching(f"mnist/{model}-atoms-j*/*").means(
+        ["feature_spread", "feature_smoothness"], by="latent_dim").loc[[64, 1024]] for model in
+        ("topk", "batchtopk", "sparse-autoencoder-l1")}
+    left = {model: each.loc[1024] / each.loc[64] for model, each in means.items()}
+    return Verdict(all(0.75 < each["feature_spread"] < 0.85 and each["feature_smoothness"] < 0.7
+                       for each in left.values()), "; ".join(
+        f"{model}: spread {each['feature_spread'][64]:.3f} and {each['feature_spread'][1024]:.3f}, smoothness "
+        f"{each['feature_smoothness'][64]:.3f} and {each['feature_smoothness'][1024]:.3f}"
+        for model, each in means.items()))
+
+
 @claim("jumprelu-squared-error", suite="exercises")
 def _(runs):
     frame = runs.matching("mnist/*-j50/*").frame
