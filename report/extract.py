@@ -427,7 +427,7 @@ def verdicts(root: Path, site: str) -> tuple[str, dict]:
         ReportError: a check fails.
     """
     kept, folder = root / "results" / "claims.json", root / "report" / "_cells"
-    source = [*root.glob("results/*/*.csv"), *root.glob("src/sparse_vae/report/*.py"), *root.glob("report/claims.*"),
+    source = [*root.glob("results/*/*.csv*"), *root.glob("src/sparse_vae/report/*.py"), *root.glob("report/claims.*"),
               *root.glob("report/*.qmd"), *([kept] if kept.exists() else [])]
     digest = hashlib.sha256(site.encode())
     for path in sorted(source):

@@ -247,7 +247,7 @@ def test_a_suite_is_trained_past_failures_and_published(published):
     assert list(tables.histories["epoch"]) == [1, 1]
     assert set(tables.units["run"]) == {VAE}
     assert {path.relative_to(suite.folder).as_posix() for path in suite.folder.rglob("*") if path.is_file()} == {
-        "runs.csv", "histories.csv", "curves.csv", "units.csv", "suite.json", "weights.zip",
+        "runs.csv", "histories.csv", "curves.csv.gz", "units.csv", "suite.json", "weights.zip",
         "figures/own-x.ipynb", "figures/datasets-all.ipynb", "figures/comparison-first.ipynb"}
 
 
@@ -469,7 +469,7 @@ def test_many_collections_at_once_in_a_new_folder(project, at_once):
         assert found == rest
         found.clear()
     assert {path.name for path in suite.folder.iterdir()} == {
-        "runs.csv", "histories.csv", "curves.csv", "units.csv", "suite.json"}
+        "runs.csv", "histories.csv", "curves.csv.gz", "units.csv", "suite.json"}
 
 
 @pytest.mark.parametrize("address", ["nonsense", "pigeon://here:1", "localhost:port", "tcp://127.0.0.1:1"])
@@ -678,7 +678,7 @@ def test_what_was_drawn_is_up_to_date_whatever_the_times(suite):
     ("units", VAE, "rate", [False, True, False]),
 ])
 def test_a_figure_is_stale_when_a_row_of_its_runs_changed(suite, table, run, column, expected):
-    edit_table(suite.folder / f"{table}.csv", run, column, "0.5")
+    edit_table(suite.folder / (f"{table}.csv" + ".gz" * (table == "curves")), run, column, "0.5")
     assert up_to_date(suite) == expected
 
 

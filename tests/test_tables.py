@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import random
@@ -83,7 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv", "units.csv", "weights.zip"}
+FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv.gz", "units.csv", "weights.zip"}
 
 
 def members(suite: Suite) -> dict[str, bytes]:
@@ -579,6 +580,16 @@ def test_weights_of_another_shape_are_refused(collected, settings):
 # --- tables that cannot be read
 
 
+def plain(folder: Path, name: str) -> Path:
+    """The file of a table, uncompressed."""
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        packed = folder / f"{name}.csv.gz"
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    return path
+
+
 def in_line(number: int, old: str, new: str):
     """Change a line of a file, counted from 1."""
     def change(path: Path) -> None:
@@ -665,13 +676,34 @@ def as_folder(path: Path) -> None:
     ("units", without("rate"), "lacks the column rate; it has run, unit, strongest"),
 ])
 def test_a_table_that_cannot_be_read_names_file_and_place(suite, name, change, message):
-    path = suite.folder / f"{name}.csv"
+    path = plain(suite.folder, name)
     change(path)
     before = contents(suite.folder)
     with pytest.raises(TableError, match=rf"(?s){name}\.csv.*{message}"):
         read_tables(suite.folder)
     with pytest.raises(TableError, match=rf"{name}\.csv"):
         collect(suite)
+    assert contents(suite.folder) == before
+
+
+@pytest.mark.parametrize("damage", [
+    lambda whole: whole[:-9], lambda _: b"no gzip", lambda whole: whole[:40] + b"x" * 9],
+    ids=["truncated", "no archive", "changed"])
+def test_packed_curves_that_are_damaged_are_named(suite, damage):
+    path = suite.folder / "curves.csv.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    before = contents(suite.folder)
+    for read in (read_tables, lambda _: collect(suite)):
+        with pytest.raises(TableError, match=r"curves\.csv\.gz cannot be read as a table"):
+            read(suite.folder)
+    assert contents(suite.folder) == before
+
+
+def test_curves_that_are_not_packed_are_read_and_packed(suite):
+    before = contents(suite.folder)
+    plain(suite.folder, "curves")
+    assert not read_tables(suite.folder).curves.empty
+    assert collect(suite) == []
     assert contents(suite.folder) == before
 
 
@@ -697,7 +729,7 @@ def test_the_published_suites_survive_collecting(tmp_path):
     for name in SUITES:
         expected = read_tables(ROOT / "results" / name)
         (tmp_path / "results" / name).mkdir(parents=True)
-        for path in (ROOT / "results" / name).glob("*.csv"):
+        for path in (ROOT / "results" / name).glob("*.csv*"):
             shutil.copy(path, tmp_path / "results" / name)
         assert len(expected.runs)
         suite = load_suite(name, ROOT)

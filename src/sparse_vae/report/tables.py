@@ -1,10 +1,10 @@
 """What is published of a suite, ``results/<suite>/``: tables of runs, histories, curves and units, and weights.
 
 ``runs.csv`` has a row for each run: its name, model and data set, every setting, every measure, the seconds that
-training took and what it ran on. ``histories.csv``, ``curves.csv`` (of a suite with figures) and ``units.csv`` (of runs
-whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights of the runs
-that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the archive were a
-folder.
+training took and what it ran on. ``histories.csv``, ``curves.csv.gz`` (of a suite with figures) and ``units.csv`` (of
+runs whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights of the
+runs that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the archive were
+a folder.
 :func:`collect` makes all of it from a machine's own runs.
 
 What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
@@ -14,10 +14,12 @@ file. If that is interrupted, readers take the files that are left in ``new/``, 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,6 +47,8 @@ published before they all were kept."""
 LONG = {"histories": ("run", "epoch", "step", "seconds"), "curves": ("run", *CURVE_COLUMNS),
         "units": ("run", "unit", "rate")}
 """The tables with many rows for a run, and the columns that each must have."""
+FILES = {"runs": "runs.csv", "histories": "histories.csv", "curves": "curves.csv.gz", "units": "units.csv"}
+"""What holds each table. Curves are long and repeat themselves; uncompressed ones are read as well."""
 KEYS = {"runs": ("run",), "histories": ("run", "epoch"), "curves": ("run", *CURVE_COLUMNS), "units": ("run", "unit")}
 """What tells the rows of each table apart; none of it may be empty."""
 NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
@@ -155,7 +159,7 @@ def read_tables(folder: Path) -> Tables:
 def _state(folder: Path) -> list[tuple[int, int, int] | None]:
     """Changes when a table is replaced."""
     state: list[tuple[int, int, int] | None] = []
-    for path in (where / f"{name}.csv" for where in (folder, folder / PENDING) for name in KEYS):
+    for path in (where / name for where in (folder, folder / PENDING) for name in (*FILES.values(), "curves.csv")):
         try:
             status = path.stat()
             state.append((status.st_ino, status.st_mtime_ns, status.st_size))
@@ -172,7 +176,9 @@ def _place(folder: Path, name: str) -> Path:
 
 def _read_tables(folder: Path) -> Tables:
     path = _place(folder, "runs.csv")
-    long = {name: _place(folder, f"{name}.csv") for name in LONG}
+    long = {name: _place(folder, FILES[name]) for name in LONG}
+    if not long["curves"].exists():
+        long["curves"] = folder / "curves.csv"
     if not path.exists():
         alone = next((place for place in long.values() if place.exists()), None)
         if alone:
@@ -218,7 +224,9 @@ def _read_long(path: Path, name: str, runs: set[str]) -> pd.DataFrame:
 def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **options: Any) -> pd.DataFrame:
     """A table whose lines have as many cells as its header, and whose key is there and tells its rows apart."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = io.TextIOWrapper(io.BytesIO(gzip.decompress(content) if path.suffix == ".gz" else content),
+                                encoding="utf-8-sig").read()
         lines = csv.reader(io.StringIO(text), strict=True)
         header = next(lines, [])
         if not header:
@@ -230,7 +238,7 @@ def _read_csv(path: Path, key: tuple[str, ...], required: Iterable[str], **optio
             raise ValueError(f"line {lines.line_num} is cut off: no newline ends it")
         table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], float_precision="round_trip",
                             **options)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise TableError(f"{path} cannot be read as a table: {error}") from error
     missing = [column for column in required if column not in header]
     if missing:
@@ -308,7 +316,8 @@ def _collect(suite: Suite) -> list[str]:
     for name in LONG:
         drawn = {"units": shown, "curves": names if suite.figures else []}.get(name, names)
         having = [run for run in drawn if run in parts[name]]
-        files[f"{name}.csv"] = _long_text(name, [parts[name][run] for run in having]).encode()
+        content = _long_text(name, [parts[name][run] for run in having]).encode()
+        files[FILES[name]] = gzip.compress(content, mtime=0) if FILES[name].endswith(".gz") else content
     before = {}
     for name in tables.runs["run"]:
         with suppress(OSError):  # there are none, or they are damaged
@@ -381,14 +390,19 @@ def _archive(weights: Mapping[str, bytes]) -> bytes:
 
 def _publish(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files that have changed, and move them into place."""
-    changed = {name: content for name, content in files.items()
-               if not (folder / name).is_file() or (folder / name).read_bytes() != content}
+    changed = {name: content for name, content in files.items() if not (folder / name).is_file()
+               or _unpacked(name, (folder / name).read_bytes()) != _unpacked(name, content)}
     if changed:
         with atomic_path(folder / PENDING) as temporary:
             temporary.mkdir()
             for name, content in changed.items():
                 (temporary / name).write_bytes(content)
         _move_into_place(folder)
+
+
+def _unpacked(name: str, content: bytes) -> bytes:
+    """What a file holds: another version of zlib packs the same otherwise."""
+    return gzip.decompress(content) if name.endswith(".gz") else content
 
 
 def _move_into_place(folder: Path) -> None:
@@ -399,4 +413,6 @@ def _move_into_place(folder: Path) -> None:
     if pending.is_dir():
         for path in sorted(pending.iterdir(), key=lambda path: path.name == "runs.csv"):
             path.replace(folder / path.name)
+            if path.name == FILES["curves"]:
+                (folder / "curves.csv").unlink(missing_ok=True)  # uncompressed ones, which it has read
         pending.rmdir()
