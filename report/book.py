@@ -31,8 +31,8 @@ def book(texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[
         cell, value: what stands for ``{{< cell label >}}`` and for ``{{< var name >}}``.
         without_code: blanks in place of a text's code.
     """
-    chapters = [_chapter(name, text, texts, cell, value, without_code) for name, text in texts.items()]
-    whole = "\n\n".join(chapters) + "\n"
+    parts = [_chapter(name, text, texts, cell, value, without_code) for name, text in texts.items()]
+    whole = "\n\n".join(parts) + "\n"
     # Quarto numbers no equation in what a shortcode brings.
     numbers = {match[2]: number for number, match in enumerate(EQUATION.finditer(whole), 1)}
     whole = EQUATION.sub(lambda match: f"[]{{#{match[2]}}} $$ {match[1].strip()} \\qquad({numbers[match[2]]}) $$",
