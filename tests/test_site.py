@@ -474,7 +474,7 @@ def address(built):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("pages", [
-    ["index.html", "report/experiments.html", "report/draw.html", "report/api-models.html"],
+    ["index.html", "report/draw.html", "report/gamma-sampler.html"],
     pytest.param(PAGES, marks=pytest.mark.slow)], ids=["some pages", "every page"])
 def test_axe_finds_no_barrier(browser, address, pages, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -527,8 +527,10 @@ def _open(context, address, name):
     return page, problems
 
 
-@pytest.mark.parametrize("name", [*PAGES, "report/executed/report/latent_grid-first.html",
-                                  "report/executed/paper/code_size-mnist.html"])
+@pytest.mark.parametrize("name", [
+    *(pytest.param(page, marks=pytest.mark.slow) if page == "report/print.html" else page  # all chapters once more
+      for page in PAGES),
+    "report/executed/report/latent_grid-first.html", "report/executed/paper/code_size-mnist.html"])
 def test_a_page_loads_cleanly_and_is_readable_in_the_dark_on_a_telephone_and_on_a_desk(browser, address, name):
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
     page, problems = _open(context, address, name)

@@ -55,18 +55,21 @@ def show(figure: Figure, *, label: str, caption: str, alt: str) -> None:
 def png(figure: Figure) -> bytes:
     """A figure as a small PNG at least 8 inches wide: grey if it has no colours, else with a palette where that does.
     """
+    figure.set_dpi(DPI)
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out: savefig would do it again
     # Never narrower than the figure, so that text has one size on a page; wider rather than cut.
     everything = Bbox.union([figure.bbox_inches, figure.get_tightbbox()])
-    figure.savefig(buffer := BytesIO(), format="png", dpi=DPI, facecolor="white", bbox_inches=everything)
+    figure.savefig(buffer := BytesIO(), format="png", dpi=DPI, facecolor="white", bbox_inches=everything,
+                   pil_kwargs={"compress_level": 0})
     picture = Image.open(buffer).convert("RGB")
-    pixels = np.asarray(picture).astype(float)
-    if np.ptp(pixels, axis=2).max() == 0:
-        shades = np.round(pixels[..., 0] * (GREYS - 1) / 255) * 255 / (GREYS - 1)
+    pixels = np.asarray(picture)
+    if (pixels == pixels[..., :1]).all():
+        shades = np.round(pixels[..., 0] * ((GREYS - 1) / 255)) * (255 / (GREYS - 1))
         picture = Image.fromarray(shades.round().astype(np.uint8))
     else:
         fewer = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        if np.square(pixels - np.asarray(fewer.convert("RGB"))).mean() ** 0.5 <= TOLERANCE:
+        if np.square(np.subtract(pixels, fewer.convert("RGB"), dtype=np.float32)).mean() ** 0.5 <= TOLERANCE:
             picture = fewer
     picture.save(smaller := BytesIO(), format="PNG", optimize=True)
     return smaller.getvalue()

@@ -22,7 +22,7 @@ const fitted = (specification, width, ink) => {
   const colours = {labelColor: ink, titleColor: ink};
   return {...spec, background: "transparent", config: {...spec.config, font: "system-ui, sans-serif",
     axis: {...spec.config.axis, ...colours, gridColor: quiet, domainColor: quiet, tickColor: quiet},
-    title: {color: ink}, legend: {disable: true}, aria: false}};
+    title: {color: ink}, legend: {disable: true}, mark: {aria: false}, aria: false}}; // the picture's words stand for it
 };
 
 const swatch = (colour, dash) => {
