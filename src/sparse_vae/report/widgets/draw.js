@@ -39,9 +39,9 @@ export const strokesToPicture = (strokes, [, height, width], {box, mass, fill}) 
     trace(context, strokes.map((stroke) => stroke.map(([x, y]) => [
       width / 2 + dx + scale * (x - middle[0]), height / 2 + dy + scale * (y - middle[1])])), pen, fill);
     const {data} = context.getImageData(0, 0, canvas.width, canvas.height), made = new Float32Array(height * width);
-    for (let i = 0; i < canvas.width * canvas.height; i++) {
-      made[Math.floor(i / canvas.width / FINE) * width + Math.floor(i % canvas.width / FINE)] +=
-        data[4 * i + 3] / (255 * FINE * FINE);
+    for (let y = 0, i = 3; y < canvas.height; y++) {
+      const row = width * Math.floor(y / FINE);
+      for (let x = 0; x < width; x++) for (let n = 0; n < FINE; n++, i += 4) made[row + x] += data[i] / (255 * FINE * FINE);
     }
     return made;
   };
@@ -71,7 +71,7 @@ export const makePad = (fill, onchange) => {
   const canvas = make("canvas", {width: 2 * PAD, height: 2 * PAD, className: "widget-pad", tabindex: 0,
                                  role: "application", "aria-label": "a pad to draw on: with a pointer, or with the " +
                                  "arrow keys, which move the pen, and the space bar, which sets it down and lifts it"});
-  let strokes = [], cursor = null, down = false;
+  let strokes = [], cursor = null, down = false, box;
   const draw = () => {
     const context = canvas.getContext("2d");
     context.fillStyle = "#fff";
@@ -84,13 +84,14 @@ export const makePad = (fill, onchange) => {
   };
   const set = (made) => { strokes = made; draw(); onchange(strokes); };
   const place = ({clientX, clientY}) => {
-    const {left, top, width, height} = canvas.getBoundingClientRect();
+    const {left, top, width, height} = box;
     return [(clientX - left) / width, (clientY - top) / height].map((share) => Math.min(Math.max(share, 0), 1));
   };
   const add = (point) => set([...strokes.slice(0, -1), [...strokes[strokes.length - 1], point]]);
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId);
     cursor = null;
+    box = canvas.getBoundingClientRect(); // once for a stroke: it makes the browser lay out the page
     set([...strokes, [place(event)]]);
   };
   canvas.onpointermove = (event) => {
@@ -142,8 +143,9 @@ const makeCard = (model, data, onkeep) => {
     const error = made.reduce((sum, value, i) => sum + (value - x[i]) ** 2, 0), on = found.code.filter((_, j) => isOn(j));
     picture.ariaLabel = `what ${model.title} makes of it`;
     const decoded = z.filter((value) => value !== 0).length;
-    summary.textContent = `${on.length} of ${z.length} on` + (decoded < on.length ? `, ${decoded} decoded` : "") +
+    const words = `${on.length} of ${z.length} on` + (decoded < on.length ? `, ${decoded} decoded` : "") +
       `; squared error ${shortNumber(error)}`;
+    queueMicrotask(() => { summary.textContent = words; }); // after the bars of all cards, which ask for a layout
     if (plane) return plane.show(z);
     drawBars(bars, z, {ghosts: found.shadow ?? found.code, mark, colours: (j) => COLOURS[z[j] < 0 ? 1 : 0]});
   };

@@ -2,7 +2,7 @@
 //
 // A model comes as a description, see export.py: layers of the encoder and the decoder, how a code comes out of the
 // encoder's numbers, and the prior. Its tensors lie in a safetensors file in half precision, or in 8 bits with a scale
-// for each row. Every array is a Float32Array, every map is in PyTorch's order, (channels, height, width).
+// for each row. What goes in and comes out are Float32Arrays, every map is in PyTorch's order, (channels, height, width).
 
 // --- bytes and tensors
 
@@ -56,7 +56,11 @@ export const readTensors = (buffer) => {
 const sigmoid = (value) => 1 / (1 + Math.exp(-value));
 const softplus = (value) => Math.max(value, 0) + Math.log1p(Math.exp(-Math.abs(value)));
 const relu = (value) => Math.max(value, 0);
-const pointwise = (f) => () => ({values, shape}) => ({values: values.map(f), shape});
+const pointwise = (f) => () => ({values, shape}) => {
+  const out = new Float64Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = f(values[i]);
+  return {values: out, shape};
+};
 
 // Every column divided by its norm.
 const withUnitColumns = ({shape, values}) => {
@@ -76,16 +80,56 @@ const readAtoms = (matrix) => {
 
 // From the channels of each position, one position after the other, to a map for each channel; and back.
 const transpose = (values, rows, columns) => {
-  const out = new Float32Array(values.length);
+  const out = new Float64Array(values.length);
   for (let row = 0, at = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) out[column * rows + row] = values[at++];
   }
   return out;
 };
 
-// Where a kernel's tap at k lies inside: the first and the last of the positions from which it meets 0 … size − 1.
-const reach = (k, stride, padding, size, count) => [
-  Math.max(0, Math.ceil((padding - k) / stride)), Math.min(count - 1, Math.floor((size - 1 + padding - k) / stride))];
+// The products of each row of one matrix with each row of another: four rows with two at once, so that a number that
+// was read is used more than once. At the ends a row is taken twice. Doubles are faster: nothing is converted.
+const multiply = (a, rows, b, columns, size) => {
+  const out = new Float64Array(rows * columns);
+  for (let row = 0; row < rows; row += 4) {
+    const [second, third, fourth] = [1, 2, 3].map((next) => Math.min(row + next, rows - 1));
+    for (let column = 0; column < columns; column += 2) {
+      const other = Math.min(column + 1, columns - 1);
+      let a1 = row * size, a2 = second * size, a3 = third * size, a4 = fourth * size;
+      let s1 = 0, s2 = 0, s3 = 0, s4 = 0, t1 = 0, t2 = 0, t3 = 0, t4 = 0;
+      for (let left = column * size, right = other * size, end = left + size; left < end; left++, right++) {
+        const s = b[left], t = b[right], x1 = a[a1++], x2 = a[a2++], x3 = a[a3++], x4 = a[a4++];
+        s1 += x1 * s; s2 += x2 * s; s3 += x3 * s; s4 += x4 * s;
+        t1 += x1 * t; t2 += x2 * t; t3 += x3 * t; t4 += x4 * t;
+      }
+      out[row * columns + column] = s1; out[row * columns + other] = t1;
+      out[second * columns + column] = s2; out[second * columns + other] = t2;
+      out[third * columns + column] = s3; out[third * columns + other] = t3;
+      out[fourth * columns + column] = s4; out[fourth * columns + other] = t4;
+    }
+  }
+  return out;
+};
+
+// For each position of the small side of a convolution, where each weight of a kernel meets the large side, channel by
+// channel; outside it is one beyond the end.
+const meetings = (channels, tall, wide, [height, width], [rows, columns], stride, padding) => {
+  const end = channels * height * width, out = new Int32Array(rows * columns * channels * tall * wide).fill(end);
+  let at = 0;
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      for (let channel = 0; channel < channels; channel++) {
+        for (let ky = 0; ky < tall; ky++) {
+          for (let kx = 0; kx < wide; kx++, at++) {
+            const y = row * stride[0] - padding[0] + ky, x = column * stride[1] - padding[1] + kx;
+            if (y >= 0 && y < height && x >= 0 && x < width) out[at] = (channel * height + y) * width + x;
+          }
+        }
+      }
+    }
+  }
+  return out;
+};
 
 const LAYERS = {
   relu: pointwise(relu),
@@ -96,20 +140,8 @@ const LAYERS = {
 
   linear: ({weight, bias, unit}, tensor) => {
     const {shape: [rows, columns], values: w} = unit ? withUnitColumns(tensor(weight)) : tensor(weight);
-    const b = tensor(bias).values;
-    return ({values}) => {
-      const out = new Float32Array(rows);
-      for (let row = 0, at = 0; row < rows; row++) {
-        let sum = b[row], other = 0, column = 0;
-        for (; column + 1 < columns; column += 2, at += 2) {
-          sum += w[at] * values[column];
-          other += w[at + 1] * values[column + 1];
-        }
-        if (column < columns) sum += w[at++] * values[column];
-        out[row] = sum + other;
-      }
-      return {values: out, shape: [rows]};
-    };
+    const b = tensor(bias).values, wide = Float64Array.from(w);
+    return ({values}) => ({values: withBias(multiply(wide, rows, values, 1, columns), b), shape: [rows]});
   },
 
   // Of each atom, a column of norm 1, with what is left of an observation when the bias is taken off.
@@ -122,67 +154,48 @@ const LAYERS = {
   },
 
   convolution: ({weight, bias, stride, padding}, tensor) => {
-    const {shape: [outputs, inputs, tall, wide], values: w} = tensor(weight), b = tensor(bias).values;
+    const {shape: [outputs, inputs, tall, wide], values} = tensor(weight), b = tensor(bias).values;
+    const size = inputs * tall * wide, w = Float64Array.from(values);
+    let from; // the same for every observation
     return ({values, shape: [, height, width]}) => {
       const rows = Math.floor((height + 2 * padding[0] - tall) / stride[0]) + 1;
       const columns = Math.floor((width + 2 * padding[1] - wide) / stride[1]) + 1;
-      const out = new Float32Array(outputs * rows * columns);
-      eachTap(w, outputs, inputs, tall, wide, [height, width], [rows, columns], stride, padding,
-              (tap, output, input, y, x, row, column, count) => {
-                let to = (output * rows + row) * columns + column, from = (input * height + y) * width + x;
-                for (let i = 0; i < count; i++, to++, from += stride[1]) out[to] += tap * values[from];
-              });
-      addBias(out, b, rows * columns);
-      return {values: out, shape: [outputs, rows, columns]};
+      from ??= meetings(inputs, tall, wide, [height, width], [rows, columns], stride, padding);
+      const met = new Float64Array(from.length);
+      for (let i = 0; i < met.length; i++) met[i] = from[i] < values.length ? values[from[i]] : 0;
+      const out = multiply(w, outputs, met, rows * columns, size);
+      return {values: withBias(out, b), shape: [outputs, rows, columns]};
     };
   },
 
   deconvolution: ({weight, bias, stride, padding, outputPadding}, tensor) => {
-    const {shape: [inputs, outputs, tall, wide], values: w} = tensor(weight), b = tensor(bias).values;
+    const {shape: [inputs, outputs, tall, wide], values} = tensor(weight), b = tensor(bias).values;
+    const taps = outputs * tall * wide, w = transpose(values, inputs, taps);
+    let to;
     return ({values, shape: [, height, width]}) => {
       const rows = (height - 1) * stride[0] - 2 * padding[0] + tall + outputPadding[0];
       const columns = (width - 1) * stride[1] - 2 * padding[1] + wide + outputPadding[1];
-      const out = new Float32Array(outputs * rows * columns);
       // Seen from what comes out, it is the convolution above read from right to left.
-      eachTap(w, inputs, outputs, tall, wide, [rows, columns], [height, width], stride, padding,
-              (tap, input, output, y, x, row, column, count) => {
-                let from = (input * height + row) * width + column, to = (output * rows + y) * columns + x;
-                for (let i = 0; i < count; i++, from++, to += stride[1]) out[to] += tap * values[from];
-              });
-      addBias(out, b, rows * columns);
-      return {values: out, shape: [outputs, rows, columns]};
+      to ??= meetings(outputs, tall, wide, [rows, columns], [height, width], stride, padding);
+      const given = multiply(transpose(values, inputs, height * width), height * width, w, taps, inputs);
+      const out = new Float64Array(outputs * rows * columns);
+      for (let i = 0; i < given.length; i++) if (to[i] < out.length) out[to[i]] += given[i];
+      return {values: withBias(out, b), shape: [outputs, rows, columns]};
     };
   },
 };
 
-// Each weight of a kernel with each line of positions that it connects: (first, second) are channels of the small and
-// of the large side, (y, x) is where the line begins on the large side, (row, column) on the small one.
-const eachTap = (w, firsts, seconds, tall, wide, large, small, stride, padding, act) => {
-  for (let first = 0, at = 0; first < firsts; first++) {
-    for (let second = 0; second < seconds; second++) {
-      for (let ky = 0; ky < tall; ky++) {
-        const [top, bottom] = reach(ky, stride[0], padding[0], large[0], small[0]);
-        for (let kx = 0; kx < wide; kx++, at++) {
-          const [left, right] = reach(kx, stride[1], padding[1], large[1], small[1]);
-          for (let row = top; row <= bottom; row++) {
-            act(w[at], first, second, row * stride[0] - padding[0] + ky, left * stride[1] - padding[1] + kx, row, left,
-                right - left + 1);
-          }
-        }
-      }
-    }
-  }
-};
-
-const addBias = (out, bias, positions) => {
+const withBias = (out, bias) => {
+  const positions = out.length / bias.length;
   for (let channel = 0, at = 0; channel < bias.length; channel++) {
     for (let i = 0; i < positions; i++, at++) out[at] += bias[channel];
   }
+  return out;
 };
 
 const makeNetwork = (layers, tensor) => {
   const steps = layers.map((layer) => LAYERS[layer.kind](layer, tensor));
-  return (values, shape) => steps.reduce((state, step) => step(state), {values, shape}).values;
+  return (values, shape) => Float32Array.from(steps.reduce((state, step) => step(state), {values, shape}).values);
 };
 
 // --- codes: what each kind makes of the encoder's numbers, one array for each number per dimension
