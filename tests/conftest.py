@@ -25,9 +25,9 @@ NEIGHBOUR_MIRROR = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, since some wait: for Quarto, a browser, a cluster."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores where some wait: for Quarto, a browser, a cluster."""
+    return (os.cpu_count() or 1) + ("not heavy" not in config.option.markexpr)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,6 +102,7 @@ def test_docstrings_become_markdown(tmp_path, api):
     assert "[Source: `src/sparse_vae/things.py`, line 1]" in text
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("page", "expected"), [("use-gamma", r"tensor\(0\.0[45]\d+\) tensor\([12]\."),
                                                 ("use-spike-slab", r"tensor\(0\.[3-7]")])
 def test_lines_of_how_tos_run(page, expected, capsys):

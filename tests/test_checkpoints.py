@@ -171,6 +171,7 @@ def test_without_a_checkpoint_a_run_starts_anew(tmp_path):
     assert state.epoch == 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("other", [{"model": "beta-vae"}, {"dataset": "smiley"}, {"latent_dim": 4}, {"seed": 1},
                                    {"learning_rate": 0.1}, {"epochs": 2}])
 def test_a_checkpoint_of_another_run_is_refused(checkpoint, other):

@@ -55,6 +55,7 @@ def signals():
 # --- linear codes
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "estimator"), [
     ("pca", decomposition.PCA(5)),
     ("sparse-pca", decomposition.SparsePCA(5, alpha=1, random_state=3)),

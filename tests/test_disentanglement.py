@@ -81,6 +81,7 @@ def test_one_dimension_and_one_factor_are_enough(measure):
     assert measure(factor.float(), factor) >= 0.4
 
 
+@pytest.mark.heavy
 @every_measure
 def test_codes_in_an_order_of_their_own_score_near_0(measure):
     assert measure(shuffled_rows(dummy_factors(400, 5)), dummy_factors(400, 5)) < 0.3  # matched: chance of the best

@@ -53,6 +53,7 @@ def reference_gradient(k: float, log_z: float) -> mpmath.mpf:
 # --- the gradient
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("k", CONCENTRATIONS)
 def test_the_gradient_against_the_reference(k):
     log_z = tensor(*(quantile_log(k, u) for u in QUANTILES))
@@ -61,6 +62,7 @@ def test_the_gradient_against_the_reference(k):
     assert max(abs(a / b - 1) for a, b in zip(found.tolist(), exact, strict=True)) < 1e-12
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("k", CONCENTRATIONS)
 def test_the_gradient_of_float32_against_the_reference(k):
     k = tensor(k, dtype=torch.float32)
@@ -309,6 +311,7 @@ def compiler():
     torch.distributions.Distribution.set_default_validate_args(True)
 
 
+@pytest.mark.heavy
 def test_it_works_under_compile(compiler):
     @partial(compiler, backend="eager")  # no compiler on every machine; the graph is captured all the same
     def objective(k):

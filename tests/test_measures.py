@@ -230,6 +230,7 @@ def sparsity_source(monkeypatch, tmp_path):
     freshness._read.cache_clear()
 
 
+@pytest.mark.heavy
 def test_the_fingerprint_follows_the_source_of_hoyer_and_no_comment(sparsity_source):
     def fingerprint(change: str = "", to: str = "") -> str:
         before = sparsity_source.read_text()
@@ -296,6 +297,7 @@ def test_a_validation_part_is_measured_in_place_of_the_test_data(digits):
     assert measure(model, held, only=names).values != measure(model, digits, only=names).values
 
 
+@pytest.mark.heavy
 def test_the_same_seed_measures_the_same(digits):
     model = tiny("vsc")
     first, again, other = (measure(model, digits, seed=seed) for seed in (1, 1, 2))
@@ -870,6 +872,7 @@ def test_the_nine_strongest_observations():
 # --- in tables
 
 
+@pytest.mark.heavy
 def test_every_measure_stands_in_the_table_of_runs_that_are_trained_here():
     runs = open_runs(train={"model": ["vae", "vsc", "topk"], "dataset": "digits", "latent_dim": 8, "epochs": 2,
                             "batch_size": 32, "backbone": "mlp"})

@@ -697,6 +697,7 @@ def test_publishing_adds_to_what_others_published(repository, tmp_path):
     assert _git(origin, "rev-list", "--count", "gh-pages").strip() == "3"
 
 
+@pytest.mark.heavy
 def test_the_example_of_the_page_add_a_model_works():
     text = (ROOT / "report" / "add-a-model.qmd").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)

@@ -156,6 +156,7 @@ def test_batchtopk_spends_k_on_average_and_a_threshold_at_test_time():
     assert torch.equal(model.training_code(activations), model.code(x))
 
 
+@pytest.mark.heavy
 def test_the_threshold_lets_about_k_through():
     x = torch.randn(2000, FEATURES, generator=seeded(2))
     model = make("batchtopk", k=3)
@@ -260,6 +261,7 @@ def test_columns_keep_norm_one(name, decoder):
     assert torch.allclose(layer.weight.norm(dim=0), torch.ones(UNITS), atol=1e-5)
 
 
+@pytest.mark.heavy
 def test_dead_units_come_back():
     """Every unit of the lower half begins far below 0: without the auxiliary term it stays there."""
     atoms = torch.nn.functional.normalize(torch.randn(20, FEATURES, generator=seeded(2)), dim=1)

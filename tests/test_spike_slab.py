@@ -240,6 +240,7 @@ def test_it_behaves_as_a_torch_distribution(p):
         SpikeSlab(tensor(math.nan), tensor(0), tensor(1))
 
 
+@pytest.mark.heavy
 def test_errors_of_spike_gradients_of_a_model_are_those_of_enumeration():
     """A linear decoder with a Gaussian likelihood is quadratic in every spike: ReinMax has no bias."""
     torch.manual_seed(0)

@@ -725,6 +725,7 @@ def test_a_table_saved_by_a_spreadsheet_is_read(suite):
 # --- the published suites
 
 
+@pytest.mark.heavy
 def test_the_published_suites_survive_collecting(tmp_path):
     for name in SUITES:
         expected = read_tables(ROOT / "results" / name)
