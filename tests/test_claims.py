@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pypandoc
 import pytest
 
 from sparse_vae.checks import SettingError
-from sparse_vae.report import claims
+from sparse_vae.report import claims, site
 from sparse_vae.report.claims import (
     ClaimError,
     against,
@@ -22,6 +23,8 @@ from sparse_vae.report.claims import (
     together,
     write_verdicts,
 )
+from sparse_vae.report.execution import draw_suite, train_suite
+from sparse_vae.report.suites import load_suite
 
 ROOT = Path(__file__).parents[1]
 HEADER = "from sparse_vae.report.claims import Verdict, against, claim\n"
@@ -404,3 +407,26 @@ def test_a_changed_table_is_named_in_this_repository(copied):
     problems = check_claims(copied)
     path.write_text(before)
     assert any("claim vae-ahead-of-rare-spikes does not hold for suite paper" in problem for problem in problems)
+
+
+@pytest.mark.slow
+def test_pages_of_the_quick_suite_with_another_seed_mark_what_does_not_hold_there(tmp_path):
+    root = tmp_path / "copy"
+    for name in ("experiments", "notebooks", "report", "results"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_cells", "executed", "quick"))
+    for name in ("index.qmd", "_quarto.yml"):
+        shutil.copy(ROOT / name, root)
+    path = root / "experiments" / "quick.yml"
+    path.write_text(path.read_text().replace("defaults: {", "defaults: {seed: 1, ").replace("seed0", "seed1"))
+    suite = load_suite("quick", root)
+    assert {outcome.status for outcome in (*train_suite(suite), *draw_suite(suite))} == {"done"}
+    site.render(suite, plain=True)
+    found = Counter()
+    for id, verdict in json.loads((root / "report" / "_cells" / "claims.json").read_text()).items():
+        page = (root / "_site" / verdict["chapter"].replace(".qmd", ".html")).read_text()
+        assert (f'id="{id}" class="claim"' in page) == (verdict["holds"] is True), id
+        assert (f'id="{id}" class="claim claim-false"' in page) == (verdict["holds"] is False), id
+        if verdict["suite"] == "quick":
+            found[verdict["holds"]] += 1
+    assert found[True]
+    assert found[None], "claims about data sets that the suite has not"
