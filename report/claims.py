@@ -441,7 +441,7 @@ SOFTENED = {"model": "vsc-warmup", "prior": LEARNED, "first_warmth": 0.5}
 
 
 def codes_of(runs, dataset="mnist"):
-    """The runs of the study of codes with the settings that the validation part chose, those whose budget is the VAE's."""
+    """The runs of the study of codes with settings that the validation part chose, whose budget is the VAE's."""
     epochs = runs.where(run=f"{dataset}/vae-j50/seed0").frame["epochs"].iloc[0]
     return runs.where(dataset=dataset, epochs=epochs, learning_rate=0.004, prior=lambda prior: prior != FIXED)
 

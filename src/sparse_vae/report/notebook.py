@@ -69,7 +69,8 @@ def png(figure: Figure) -> bytes:
         picture = Image.fromarray(shades.round().astype(np.uint8))
     else:
         fewer = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        if np.square(np.subtract(pixels, fewer.convert("RGB"), dtype=np.float32)).mean() ** 0.5 <= TOLERANCE:
+        if np.square(np.subtract(  # type: ignore[call-overload]
+                pixels, fewer.convert("RGB"), dtype=np.float32)).mean() ** 0.5 <= TOLERANCE:
             picture = fewer
     picture.save(smaller := BytesIO(), format="PNG", optimize=True)
     return smaller.getvalue()
