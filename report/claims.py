@@ -53,7 +53,8 @@ def _rises(means):
 def _(runs):
     bounds = {dataset: _means(runs, dataset, "negative_elbo", "vae", "vsc", "beta-vae") for dataset in PICTURES}
     mnist, fashion = bounds.values()
-    return Verdict(mnist["vae"] < min(mnist["vsc"], mnist["beta-vae"])
+    once = len(runs.where(dataset=PICTURES, latent_dim=16, model=["vae", "vsc"]).frame) == 4
+    return Verdict(once and mnist["vae"] < min(mnist["vsc"], mnist["beta-vae"])
                    and fashion["vsc"] < min(fashion["vae"], fashion["beta-vae"]),
                    "−ELBO (nats): " + ". ".join(f"{dataset}: {_listed(means)}" for dataset, means in bounds.items()),
                    {"mnist": f"{mnist['vsc'] - mnist['vae']:.1f}", "fashion": f"{fashion['vae'] - fashion['vsc']:.1f}"})
@@ -96,7 +97,8 @@ def _(runs):
     found = together(*(against(returns, "vsc", model, "matched_correlation")
                        for model in ("vae", "autoencoder", "topk", "hybrid")))
     means = _means(returns, "returns", "matched_correlation", "vsc", "hybrid", "topk", "vae")
-    return Verdict(all(each.higher for each in found), in_words(*found),
+    markets = {number for each in found for test in each.tests for number in test.n}
+    return Verdict(markets == {5} and all(each.higher for each in found), in_words(*found),
                    {group: f"{mean:.2f}" for group, mean in means.items()})
 
 
@@ -197,6 +199,20 @@ def _(runs):
         {"few": f"{dead.iloc[0]:.1%}", "many": f"{dead.iloc[-1]:.0%}"})
 
 
+@claim("dictionaries-largest-steps", suite="exercises")
+def _(runs):
+    tried = set(published_runs(project_root(), "selection").where(
+        model=["topk", "batchtopk"], decoder="linear", backbone="mlp").frame["learning_rate"])
+    taken = set(runs.matching("mnist/*-atoms-j*/*").frame["learning_rate"])
+    return Verdict(taken == {max(tried)}, f"Steps tried: {sorted(tried)}; taken: {sorted(taken)}")
+
+
+@claim("equal-sparsity-smaller-steps", suite="exercises")
+def _(runs):
+    here, others = (runs.where(dataset=dataset).frame["learning_rate"] for dataset in ("fashion-mnist", "mnist"))
+    return Verdict(here.max() <= others.min() / 2, f"Steps of at most {here.max()} against at least {others.min()}")
+
+
 @claim("neighbours-few-labels", suite="exercises")
 def _(runs):
     found = together(*(against(runs.matching("mnist/*-j50/*"), "vsc", other, "cosine_200")
@@ -209,6 +225,17 @@ def _(runs):
     found = together(*(against(runs.matching("mnist/*-j50/*"), "vae", other, "cosine_5000")
                        for other in ("hybrid", "topk", "batchtopk", "matryoshka")))
     return Verdict(all(each.higher for each in found), in_words(*found))
+
+
+@claim("price-of-a-tenth", suite="exercises")
+def _(runs):
+    few = {group: f"{group}-j50" for group in ("topk", "batchtopk", "matryoshka", "hybrid")}
+    errors = {name: _mean(runs, f"mnist/{group}", "mean_squared_error") for name, group in few.items()}
+    active = {name: _mean(runs, f"mnist/{group}", "active_fraction") for name, group in few.items()}
+    dense = _mean(runs, "mnist/autoencoder-j50", "mean_squared_error")
+    return Verdict(max(errors.values()) < 1.15 * min(errors.values()) and min(errors.values()) > 5 * dense
+                   and min(active.values()) > 0.09 and max(active.values()) < 0.11,
+                   f"MSE: {_listed(errors)}; autoencoder {dense:.4g}. Active: {_listed(active, '.1%')}")
 
 
 @claim("weak-penalties-cheap", suite="site")
@@ -261,9 +288,9 @@ def _(runs):
 @claim("beta-returns", suite="report")
 def _(runs):
     returns = runs.where(dataset="returns")
-    level, vsc, vaease = together(*(against(returns, first, second, "matched_correlation") for first, second in (
-        ("beta-vae", "vae"), ("vsc", "beta-vae"), ("vaease", "beta-vae"))))
-    return Verdict(level.level and vsc.higher and vaease.higher, in_words(level, vsc, vaease))
+    level, *ahead = together(*(against(returns, first, second, "matched_correlation") for first, second in (
+        ("beta-vae", "vae"), ("vsc", "beta-vae"), ("vaease", "beta-vae"), ("vsc", "vae"), ("vaease", "vae"))))
+    return Verdict(level.level and all(each.higher and each.amount > 0.2 for each in ahead), in_words(level, *ahead))
 
 
 # --- Variational sparse coding
@@ -288,6 +315,16 @@ def _(runs):
                    + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)),
                    {"mnist": f"{on[0]['vsc']:.1f}", "fashion": f"{on[1]['vsc']:.1f}", "vae": f"{on[0]['vae']:.1f}",
                     "vae_fashion": f"{on[1]['vae']:.1f}"})
+
+
+@claim("relaxed-spikes-flatter", suite="paper")
+def _(runs):
+    trained = runs.matching("mnist/vsc-*-t*/*").having("negative_elbo").frame
+    gaps = (trained["negative_elbo"] - trained["loss"]).groupby(trained["estimator"])
+    least, most = gaps.min(), gaps.max()
+    return Verdict(least["concrete"] > 0 and least["scaled-sigmoid"] > 0 and abs(most["straight-through"]) < 0.01,
+                   "Bound with true spikes minus objective, nats: " + "; ".join(
+                       f"{name} {least[name]:.2f} to {most[name]:.2f}" for name in least.index))
 
 
 # --- Experiments
@@ -334,6 +371,22 @@ def _(runs):
     return Verdict(mnist == 2 and fashion == 0, f"Dimensions in use: MNIST {mnist:.0f}, Fashion-MNIST {fashion:.0f}")
 
 
+@claim("one-run-on-pictures", suite="site")
+def _(runs):
+    sizes = _sixteen(runs, PICTURES).frame.groupby("group").size()
+    return Verdict(sizes.max() == 1, f"{len(sizes)} models, at most {sizes.max()} run of each")
+
+
+@claim("one-training-for-all", suite="site")
+def _(runs):
+    alike = ["backbone", "hidden_dim", "decoder", "epochs", "batch_size", "learning_rate", "lr_warmup", "decay",
+             "beta2", "validation"]
+    counts = runs.frame.groupby("dataset")[alike].nunique(dropna=False)
+    used = runs.frame.groupby("dataset")[["epochs", "learning_rate"]].first()
+    return Verdict(counts.max().max() == 1, "Epochs and step size: " + "; ".join(
+        f"{dataset} {row['epochs']:.0f} and {row['learning_rate']:g}" for dataset, row in used.iterrows()))
+
+
 @claim("beta-vae-pays", suite="site")
 def _(runs):
     wide = runs.where(model=["vae", "beta-vae"], latent_dim=lambda size: size > 2)
@@ -365,8 +418,10 @@ def _(runs):
 
 @claim("topk-entries-not-local", suite="site")
 def _(runs):
-    found = against(_sixteen(runs, "mnist"), "topk", "vae", "entry_extent")
-    return Verdict(found.higher, f"Extent of an entry: {found.text}")
+    extents = [_means(runs, dataset, "entry_extent", "vae", "topk", "hybrid", "vsc") for dataset in PICTURES]
+    return Verdict(all(min(each["topk"], each["hybrid"], each["vsc"]) > each["vae"] for each in extents),
+                   "Extent of an entry: " + ". ".join(
+                       f"{dataset}: {_listed(each, '.1%')}" for dataset, each in zip(PICTURES, extents, strict=True)))
 
 
 @claim("topk-sets-tell-classes", suite="site")
@@ -414,6 +469,17 @@ def _(runs):
                        for dataset, (by_psnr, by_ssim) in gains.items()))
 
 
+@claim("psnr-and-ssim-rank-alike", suite="site")
+def _(runs):
+    names = {noise: [f"{of}_gain_{noise}" for of in ("psnr", "ssim")]
+             for noise in ("gaussian", "salt_and_pepper", "masking")}
+    best = {f"{dataset}, {noise.replace('_', ' ')}": [
+        _sixteen(runs, dataset).having(*pair).means(pair, by="group")[name].idxmax().split("/")[1] for name in pair]
+        for dataset in PICTURES for noise, pair in names.items()}
+    return Verdict(all(by_psnr == by_ssim for by_psnr, by_ssim in best.values()), "First by PSNR and by SSIM: "
+                   + "; ".join(f"{where}: {' and '.join(pair)}" for where, pair in best.items()))
+
+
 @claim("best-bounds-elsewhere", suite="report")
 def _(runs):
     best = {dataset: _best(runs, "negative_elbo", dataset) for dataset in ("smiley", "uci-har", "sinusoids", "returns")}
@@ -429,6 +495,21 @@ def _(runs):
                    "MSE on test data over that on training data: " + "; ".join(
                        f"{dataset} from {each.min():.2f} ({each.idxmin()}) to {each.max():.2f} ({each.idxmax()})"
                        for dataset, each in ratios.items()))
+
+
+@claim("seeds-elsewhere", suite="report")
+def _(runs):
+    frame = runs.where(dataset=["smiley", "uci-har", "sinusoids", "returns"]).frame
+    seeds = {dataset: sorted(set(rows.groupby("group").size())) for dataset, rows in frame.groupby("dataset")}
+    return Verdict(seeds == {"smiley": [1], "uci-har": [3], "sinusoids": [3], "returns": [5]}
+                   and set(frame["latent_dim"]) == {18}, "Runs of each model: " + "; ".join(
+        f"{dataset} {counts}" for dataset, counts in seeds.items()))
+
+
+@claim("beta-no-help-on-sinusoids", suite="report")
+def _(runs):
+    found = against(runs.where(dataset="sinusoids"), "beta-vae", "vae", "negative_elbo")
+    return Verdict(found.higher, found.text)
 
 
 # --- Sparse coding, measured
@@ -618,6 +699,15 @@ def _(runs):
     return Verdict(all(each.lower for each in found), in_words(*found))
 
 
+@claim("atoms-are-strokes", suite="hybrid")
+def _(runs):
+    smooth, spread = (_means(runs, "mnist", name, "hybrid-atoms", "vsc-atoms", "vae-atoms")
+                      for name in ("feature_smoothness", "feature_spread"))
+    return Verdict(min(smooth["hybrid-atoms"], smooth["vsc-atoms"]) > 1.5 * smooth["vae-atoms"]
+                   and max(spread["hybrid-atoms"], spread["vsc-atoms"]) < 2 / 3 * spread["vae-atoms"],
+                   f"Smoothness: {_listed(smooth, '.2f')}. Spread: {_listed(spread, '.2f')}")
+
+
 @claim("dense-vae-best", suite="hybrid")
 def _(runs):
     shown = runs.matching(["mnist/hybrid-atoms/*", "mnist/vsc-atoms/*", "mnist/vsc-gaussian/*", "mnist/vae-atoms/*"])
@@ -631,21 +721,36 @@ def _(runs):
 
 @claim("not-at-their-end", suite="hybrid")
 def _(runs):
-    epochs = set(runs.matching(["mnist/*-atoms/*", "mnist/vsc-gaussian/*"]).frame["epochs"])
+    shown = runs.matching(["mnist/*-atoms/*", "mnist/vsc-gaussian/*"])
+    epochs, falls = set(shown.frame["epochs"]), shown.convergence("train_total")["fall"]
     found = against(runs, {"group": "mnist/hybrid-atoms-long"}, {"group": "mnist/hybrid-atoms"}, "negative_elbo",
                     names=("20 epochs", "10 epochs"))
     longer = set(runs.where(group="mnist/hybrid-atoms-long").frame["epochs"])
-    return Verdict(epochs == {10} and longer == {20} and -found.amount > 40, found.text)
+    return Verdict(epochs == {10} and longer == {20} and falls.min() > 10 and -found.amount > 40,
+                   f"{found.text}. Fall of the training loss in the tenth epoch, nats: {_listed(falls, '.0f')}")
+
+
+@claim("random-dictionary-better", suite="hybrid")
+def _(runs):
+    sides = {"group": "mnist/hybrid-atoms-random"}, {"group": "mnist/hybrid-atoms"}
+    starts = [set(runs.where(**side).frame["dictionary"]) for side in sides]
+    found = together(*(against(runs, *sides, measure, names=("random", "observations"))
+                       for measure in ("negative_elbo", "mean_squared_error")))
+    return Verdict(starts == [{"random"}, {"data"}] and all(each.lower for each in found), in_words(*found))
 
 
 @claim("more-atoms-better-bound", suite="hybrid")
 def _(runs):
-    sides = {"group": "mnist/hybrid-atoms-presence-0.2"}, {"group": "mnist/hybrid-atoms"}
-    presence = [set(runs.where(**side).frame["prior_presence"]) for side in sides]
-    atoms, bound, error = together(*(against(runs, *sides, name, names=("prior share 0.2", "0.05"))
-                                     for name in ("active_fraction", "negative_elbo", "mean_squared_error")))
-    return Verdict(presence == [{0.2}, {0.05}] and atoms.higher and bound.lower and error.lower,
-                   in_words(atoms, bound, error))
+    groups = [f"hybrid-atoms{variant}" for variant in ("-presence-0.01", "-presence-0.03", "", "-presence-0.2")]
+    shares = [set(runs.where(group=f"mnist/{group}").frame["prior_presence"]) for group in groups]
+    atoms, bound, error = (_means(runs, "mnist", name, *groups, "hybrid-atoms-long")
+                           for name in ("active_fraction", "negative_elbo", "mean_squared_error"))
+    longer = [each.pop("hybrid-atoms-long") for each in (atoms, bound, error)]
+    better = [{group: -mean for group, mean in each.items()} for each in (bound, error)]
+    return Verdict(shares == [{0.01}, {0.03}, {0.05}, {0.2}] and _rises(atoms) and all(map(_rises, better))
+                   and all(own < each[groups[-1]] for own, each in zip(longer, (atoms, bound, error), strict=True)),
+                   f"Active: {_listed(atoms, '.1%')}. −ELBO (nats): {_listed(bound)}. MSE: {_listed(error)}. Twice the "
+                   f"epochs: {longer[0]:.1%}, {longer[1]:.4g}, {longer[2]:.4g}")
 
 
 @claim("hybrid-in-short", suite="hybrid")
@@ -716,9 +821,9 @@ def _(runs):
     means = weights.means(["active_fraction", "used_dimensions"], by="sparsity_weight")
     active, used = 50 * means["active_fraction"], means["used_dimensions"]
     lost, off = active[1.0] - active[10.0], used[1.0] - used[10.0]
-    return Verdict(0.35 < lost / active[1.0] < 0.45 and 0.8 * lost < off < 1.2 * lost,
+    return Verdict(0.35 < lost / active[1.0] < 0.45 and 0.8 * lost < off < 1.2 * lost and used.iloc[0] <= 49,
                    f"Units on for an observation: {active[1.0]:.1f} at the weight 1, {active[10.0]:.1f} at 10; units "
-                   f"in use: {used[1.0]:.1f} and {used[10.0]:.1f}")
+                   f"in use, of 50: {used[1.0]:.1f} and {used[10.0]:.1f}; {used.iloc[0]:.1f} at {used.index[0]:g}")
 
 
 @claim("kl-weight-costs-little", suite="exercises")
@@ -798,6 +903,15 @@ def _(runs):
         for model, each in means.items()))
 
 
+@claim("units-out-of-use", suite="exercises")
+def _(runs):
+    groups = [f"{model}-atoms-j1024" for model in ("topk", "batchtopk")]
+    used = {group: share / 1024 for group, share in _means(runs, "mnist", "used_dimensions", *groups).items()}
+    dead = _means(runs, "mnist", "dead_fraction", *groups)
+    return Verdict(max(used.values()) < 0.4 and 0.25 < dead[groups[0]] < 0.5 < dead[groups[1]],
+                   f"In use: {_listed(used, '.0%')}. Dead: {_listed(dead, '.0%')}")
+
+
 @claim("jumprelu-squared-error", suite="exercises")
 def _(runs):
     frame = runs.matching("mnist/*-j50/*").frame
@@ -817,6 +931,16 @@ def _(runs):
     return Verdict(all(each.higher for each in found) and max(active.values()) < 0.11
                    and min(means[model] for model in few) > 3 * max(means[model] for model in dense),
                    f"{in_words(*found)}. Active: {_listed(active, '.1%')}")
+
+
+@claim("most-selective-units", suite="exercises")
+def _(runs):
+    units = runs.matching("mnist/*-j50/*").units()
+    indices = units[units["rate"] >= 0.01].groupby("model")["selectivity"]
+    most = indices.max()[["hybrid", "topk", "vsc"]]
+    least = indices.min()[["autoencoder", "vae"]]
+    return Verdict(most.min() > 0.95 and least.max() < 0.1,
+                   f"The most selective: {_listed(most, '.2f')}. The least: {_listed(least, '.2f')}")
 
 
 @claim("entries-of-fifty", suite="exercises")
@@ -885,6 +1009,14 @@ def _(runs):
                    {"own": f"{own:.2f}", "rotated": f"{rotated:.2f}"})
 
 
+@claim("more-dimensions-not-settled", suite="exercises")
+def _(runs):
+    found = together(*(_of_markets(runs, {"model": model, "latent_dim": 16}, {"model": model, "latent_dim": 8},
+                                   "matched_correlation", names=(f"{name}, J = 16", "J = 8"))
+                       for model, name in {"vsc": "VSC", "hybrid": "hybrid"}.items()))
+    return Verdict(all(each.level and each.amount > 0 for each in found), in_words(*found))
+
+
 @claim("loadings-of-sparse-methods", suite="exercises")
 def _(runs):
     groups = ["hybrid-j16", "vsc-j16", "matching-pursuit-j8", "sparse-pca-j8", "factor-analysis-j8", "vae-j16",
@@ -901,6 +1033,13 @@ def _(runs):
     return Verdict(all(each.lower for each in found), in_words(*found))
 
 
+@claim("rotations-cost-little", suite="exercises")
+def _(runs):
+    explained = _means(runs, "returns", "explained_variance", "pca-j8", *(f"{model}-j8" for model in ROTATIONS))
+    return Verdict(min(explained[f"{model}-j8"] for model in ROTATIONS) > 0.98 * explained["pca-j8"],
+                   f"Explained variance: {_listed(explained, '.3f')}")
+
+
 @claim("one-sided", suite="exercises")
 def _(runs):
     found = _of_markets(runs, "matching-pursuit", "topk", "matched_correlation", at={"latent_dim": [8, 16]},
@@ -911,6 +1050,18 @@ def _(runs):
 # --- Conclusions and limitations
 
 
+@claim("dense-ahead", suite="report")
+def _(runs):
+    datasets = [*PICTURES, "smiley", "uci-har", "sinusoids", "returns"]
+    errors = [_means(runs, dataset, "mean_squared_error", "autoencoder", "vsc", "hybrid") for dataset in datasets]
+    best = {dataset: _best(runs, "negative_elbo", dataset)[0] for dataset in datasets}
+    dense = [name for name in best.values() if name in ("vae", "beta-vae")]
+    return Verdict(len(dense) == 4 and all(each["autoencoder"] < min(each["vsc"], each["hybrid"]) for each in errors),
+                   "MSE: " + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in
+                                       zip(datasets, errors, strict=True))
+                   + ". The best bound: " + "; ".join(f"{dataset}: {name}" for dataset, name in best.items()))
+
+
 @claim("sparse-prior-costs", suite="report")
 def _(runs):
     errors = [_means(runs, dataset, "mean_squared_error", "vae", "vsc", "hybrid")
@@ -919,6 +1070,14 @@ def _(runs):
     return Verdict(min(more) > 0.2, "MSE: " + ". ".join(
         f"{dataset}: {_listed(each)}" for dataset, each in zip((*PICTURES, "returns"), errors, strict=True)),
         {"least": f"{100 * min(more):.0f}%"})
+
+
+@claim("large-codes-not-in-use", suite="paper")
+def _(runs):
+    most = [codes_of(runs, dataset).where(model="vsc", latent_dim=200).having("used_dimensions").frame[
+        "used_dimensions"].max() for dataset in PICTURES]
+    return Verdict(max(most) < 50, f"Dimensions in use, of 200, at most: MNIST {most[0]:.0f}, "
+                                   f"Fashion-MNIST {most[1]:.0f}")
 
 
 @claim("l1-or-kl", suite="report")
@@ -984,16 +1143,55 @@ def _(runs):
         for model, each in losses.items()))
 
 
+@claim("steps-of-signals", suite="selection")
+def _(runs):
+    taken = published_runs(project_root(), "report")
+    others = {}
+    for dataset in ("uci-har", "sinusoids"):
+        step, = set(taken.where(dataset=dataset).frame["learning_rate"])
+        losses = runs.where(dataset=dataset, latent_dim=18).means(["loss"], by=["model", "learning_rate"])["loss"]
+        losses = losses.unstack()
+        best = losses.idxmin(axis=1)
+        others[dataset] = len(losses), losses.shape[1], {model: each for model, each in best.items() if each != step}
+    return Verdict(others["uci-har"] == (5, 3, {}) and others["sinusoids"] == (5, 3, {"hybrid": 0.004}), "; ".join(
+        f"{dataset}: {models} models, {steps} steps, another one best for {dict(other) or 'none'}"
+        for dataset, (models, steps, other) in others.items()))
+
+
+@claim("fewest-atoms-taken", suite="selection")
+def _(runs):
+    tried = runs.where(model="hybrid", decoder="linear", dataset="mnist", epochs=10, learning_rate=0.004).frame
+    study = published_runs(project_root(), "hybrid").where(group="mnist/hybrid-atoms").frame.iloc[0]
+    taken = tried["run"][(tried["dictionary"] == study["dictionary"])
+                         & (tried["prior_presence"] == study["prior_presence"])].tolist()
+    active, bounds = (tried.set_index("run")[name] for name in ("active_fraction", "negative_elbo"))
+    return Verdict(len(tried) > 2 and taken == [active.idxmin()] == [bounds.idxmax()],
+                   f"The study's: {', '.join(taken)}. Active: {_listed(active, '.1%')}. −ELBO (nats): "
+                   f"{_listed(bounds)}")
+
+
+@claim("seeds-of-studies", suite="hybrid")
+def _(runs):
+    shares = {}
+    for suite in ("paper", "hybrid", "exercises"):
+        frame = published_runs(project_root(), suite).frame
+        trained = frame[~frame["model"].isin(["cosines", "sinusoids"])]
+        shares[suite] = (trained.groupby("group")["seed"].nunique() >= 3).mean()
+    return Verdict(min(shares.values()) > 0.9, f"Models with three seeds or more: {_listed(shares, '.0%')}")
+
+
 @claim("nearly-converged", suite="selection")
 def _(runs):
-    falls = _compared(runs).where(learning_rate=0.004).convergence()["fall"]
-    return Verdict(falls.max() < 1, "Fall of the validation loss in the last epoch, nats: " + "; ".join(
-        f"{label} {fall:.2f}" for label, fall in falls.items()), {"most": f"{falls.max():.1f}"})
+    compared = _compared(runs).where(learning_rate=0.004)
+    falls = compared.convergence()["fall"]
+    return Verdict(falls.max() < 1 and set(compared.frame["epochs"]) == {12},
+                   f"Fall of the validation loss in the last epoch, nats: {_listed(falls, '.2f')}",
+                   {"most": f"{falls.max():.1f}"})
 
 
 @claim("dictionaries-still-fall", suite="selection")
 def _(runs):
-    atoms = runs.where(dataset="mnist", decoder="linear", epochs=5, learning_rate=0.004)
+    atoms = runs.where(dataset="mnist", decoder="linear", latent_dim=256, epochs=5, learning_rate=0.004)
     falls = atoms.convergence(by="title")["fall"]
     return Verdict(falls.min() > 5, "Fall of the validation loss in the fifth epoch, nats: " + "; ".join(
         f"{title} {fall:.0f}" for title, fall in falls.items()),

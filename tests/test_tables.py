@@ -84,7 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv.gz", "units.csv", "weights.zip"}
+FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv.gz", "units.csv.gz", "weights.zip"}
 
 
 def members(suite: Suite) -> dict[str, bytes]:

@@ -1,10 +1,10 @@
 """What is published of a suite, ``results/<suite>/``: tables of runs, histories, curves and units, and weights.
 
 ``runs.csv`` has a row for each run: its name, model and data set, every setting, every measure, the seconds that
-training took and what it ran on. ``histories.csv``, ``curves.csv.gz`` (of a suite with figures) and ``units.csv`` (of
-runs whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights of the
-runs that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the archive were
-a folder.
+training took and what it ran on. ``histories.csv``, ``curves.csv.gz`` (of a suite with figures) and ``units.csv.gz``
+(of runs whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights
+of the runs that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the
+archive were a folder.
 :func:`collect` makes all of it from a machine's own runs.
 
 What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
@@ -47,8 +47,9 @@ published before they all were kept."""
 LONG = {"histories": ("run", "epoch", "step", "seconds"), "curves": ("run", *CURVE_COLUMNS),
         "units": ("run", "unit", "rate")}
 """The tables with many rows for a run, and the columns that each must have."""
-FILES = {"runs": "runs.csv", "histories": "histories.csv", "curves": "curves.csv.gz", "units": "units.csv"}
-"""What holds each table. Curves are long and repeat themselves; uncompressed ones are read as well."""
+FILES = {"runs": "runs.csv", "histories": "histories.csv", "curves": "curves.csv.gz", "units": "units.csv.gz"}
+"""What holds each table. Curves and units are long; uncompressed ones are read as well."""
+UNPACKED = {name: file.removesuffix(".gz") for name, file in FILES.items() if file.endswith(".gz")}
 KEYS = {"runs": ("run",), "histories": ("run", "epoch"), "curves": ("run", *CURVE_COLUMNS), "units": ("run", "unit")}
 """What tells the rows of each table apart; none of it may be empty."""
 NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
@@ -159,7 +160,8 @@ def read_tables(folder: Path) -> Tables:
 def _state(folder: Path) -> list[tuple[int, int, int] | None]:
     """Changes when a table is replaced."""
     state: list[tuple[int, int, int] | None] = []
-    for path in (where / name for where in (folder, folder / PENDING) for name in (*FILES.values(), "curves.csv")):
+    names = (*FILES.values(), *UNPACKED.values())
+    for path in (where / name for where in (folder, folder / PENDING) for name in names):
         try:
             status = path.stat()
             state.append((status.st_ino, status.st_mtime_ns, status.st_size))
@@ -177,8 +179,7 @@ def _place(folder: Path, name: str) -> Path:
 def _read_tables(folder: Path) -> Tables:
     path = _place(folder, "runs.csv")
     long = {name: _place(folder, FILES[name]) for name in LONG}
-    if not long["curves"].exists():
-        long["curves"] = folder / "curves.csv"
+    long |= {name: folder / file for name, file in UNPACKED.items() if not long[name].exists()}
     if not path.exists():
         alone = next((place for place in long.values() if place.exists()), None)
         if alone:
@@ -413,6 +414,6 @@ def _move_into_place(folder: Path) -> None:
     if pending.is_dir():
         for path in sorted(pending.iterdir(), key=lambda path: path.name == "runs.csv"):
             path.replace(folder / path.name)
-            if path.name == FILES["curves"]:
-                (folder / "curves.csv").unlink(missing_ok=True)  # uncompressed ones, which it has read
+            if path.suffix == ".gz":
+                (folder / path.stem).unlink(missing_ok=True)  # the uncompressed one, which it has read
         pending.rmdir()
