@@ -5,9 +5,9 @@ Each gets the published runs of its suite and says whether its sentence is true 
 """
 
 import itertools
+import re
 
-from sparse_vae.report.claims import Verdict, against, claim, in_words, published_runs, together
-from sparse_vae.report.suites import project_root
+from sparse_vae.report.claims import Verdict, against, claim, in_words, together
 
 FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
 
@@ -199,10 +199,9 @@ def _(runs):
         {"few": f"{dead.iloc[0]:.1%}", "many": f"{dead.iloc[-1]:.0%}"})
 
 
-@claim("dictionaries-largest-steps", suite="exercises")
-def _(runs):
-    tried = set(published_runs(project_root(), "selection").where(
-        model=["topk", "batchtopk"], decoder="linear", backbone="mlp").frame["learning_rate"])
+@claim("dictionaries-largest-steps", suite="exercises", beside=["selection"])
+def _(runs, selection):
+    tried = set(selection.where(model=["topk", "batchtopk"], decoder="linear", backbone="mlp").frame["learning_rate"])
     taken = set(runs.matching("mnist/*-atoms-j*/*").frame["learning_rate"])
     return Verdict(taken == {max(tried)}, f"Steps tried: {sorted(tried)}; taken: {sorted(taken)}")
 
@@ -294,6 +293,17 @@ def _(runs):
 
 
 # --- Variational sparse coding
+
+
+@claim("plain-spikes-use-nothing", suite="paper")
+def _(runs):
+    trained = runs.matching("mnist/vsc-*-t0.5/*").having("used_dimensions", "explained_variance")
+    plain = trained.where(estimator="bernoulli").frame.groupby("spike_cost")
+    used, explained = (plain[name].max() for name in ("used_dimensions", "explained_variance"))
+    other = trained.where(estimator="straight-through").frame["explained_variance"].mean()
+    return Verdict(len(used) == 2 and used.max() == 0 and explained.max() < 0.005,
+                   f"Dimensions in use, at most: {_listed(used)}. Explained variance, at most: {_listed(explained)}; "
+                   f"straight-through {other:.2f}", {"explained": f"{100 * other:.0f}%"})
 
 
 @claim("softest-spikes-worst-bound", suite="paper")
@@ -570,16 +580,16 @@ def _(runs):
 
 @claim("budget-of-codes", suite="paper")
 def _(runs):
-    codes = [codes_of(runs, dataset).frame for dataset in PICTURES]
-    former = [runs.where(dataset=["smiley", "uci-har"]).frame,
-              runs.where(dataset="mnist", estimator=["concrete", "hard-concrete", "scaled-sigmoid"], prior=FIXED).frame]
-    epochs = sorted({int(number) for frame in former for number in frame["epochs"]})
-    steps = max(frame["learning_rate"].max() for frame in former)
-    return Verdict(all(set(frame["prior"].dropna()) == {LEARNED} and frame["epochs"].nunique() == 1 for frame in codes)
-                   and (epochs[0], epochs[-1]) == (8, 40) and steps <= 0.002,
-                   f"{sum(map(len, codes))} runs with step size 0.004 and {codes[0]['epochs'].iloc[0]:.0f} epochs, "
-                   f"{sum(map(len, former))} with at most {steps:g} and {epochs[0]} to {epochs[-1]} epochs",
-                   {"epochs": f"{codes[0]['epochs'].iloc[0]:.0f}"})
+    kinds = {"codes": runs.where(dataset=PICTURES, run=lambda name: not re.search(r"-(t\d|rate|held|long)", name)),
+             "spikes": runs.matching("mnist/vsc-*-t*"),
+             **{dataset: runs.where(dataset=dataset) for dataset in ("smiley", "uci-har")}}
+    budgets = {kind: sorted(set(zip(each.frame["epochs"].astype(int), each.frame["learning_rate"], strict=True)))
+               for kind, each in kinds.items()}
+    epochs = budgets["codes"][0][0]
+    return Verdict(budgets == {"codes": [(epochs, 0.004)], "spikes": [(8, 0.004)], "smiley": [(30, 0.004)],
+                               "uci-har": [(40, 0.001)]}, "Epochs and step sizes: " + "; ".join(
+        f"{kind} {', '.join(f'{number} and {step:g}' for number, step in each)}" for kind, each in budgets.items()),
+        {"epochs": str(epochs)})
 
 
 @claim("vsc-overtakes-fashion", suite="paper")
@@ -597,6 +607,30 @@ def _(runs):
                        for side, size in ((REINMAX, 50), (REINMAX, 200), (OFTEN, 200))))
     return Verdict(all(each.lower for each in found), in_words(*found),
                    {"least": f"{min(-each.amount for each in found[1:]):.1f}"})
+
+
+@claim("fixed-prior-behind", suite="paper")
+def _(runs):
+    sizes, rates = [8, 16, 200], [0.5, 0.2, 0.01]
+    places = [(dataset, rate) for dataset in PICTURES for rate in rates]
+    found = together(*(against(
+        runs.where(dataset=dataset, latent_dim=sizes, epochs=11), {"model": "vsc", "prior": FIXED, "alpha": rate},
+        "vae", "negative_elbo", at={"latent_dim": sizes}, names=(f"α = {rate:g}", "VAE")) for dataset, rate in places))
+    falls = []
+    for dataset, size in itertools.product(PICTURES, sizes):
+        own = runs.where(dataset=dataset, latent_dim=size, prior=FIXED, epochs=11)
+        falls.append(own.means(["negative_elbo"], by="alpha")["negative_elbo"].reindex(rates).is_monotonic_increasing)
+    return Verdict(all(each.higher for each in found) and all(falls), " ".join(
+        f"{dataset}, {each.text}." for (dataset, _), each in zip(places, found, strict=True)))
+
+
+@claim("learned-prior-gains", suite="paper")
+def _(runs):
+    own = runs.where(model="vsc", alpha=0.01, latent_dim=200, epochs=11, estimator="straight-through")
+    found = together(*(against(own.where(dataset=dataset), {"prior": LEARNED}, {"prior": FIXED}, "negative_elbo",
+                               names=(f"{dataset}, learned", "fixed")) for dataset in PICTURES))
+    return Verdict(all(each.lower for each in found), in_words(*found),
+                   {"least": f"{min(-each.amount for each in found):.0f}"})
 
 
 @claim("warm-up-costs-dimensions", suite="paper")
@@ -628,11 +662,20 @@ def _(runs):
 @claim("smiley-vsc-keeps-bound", suite="paper")
 def _(runs):
     vsc = runs.where(dataset="smiley", model="vsc")
-    fixed, learned = together(*(
-        against(vsc, {"prior": prior, "latent_dim": 60}, {"prior": prior, "latent_dim": 18}, "negative_elbo",
-                names=(f"{name} prior, J = 60,", "J = 18"))
-        for prior, name in ((FIXED, "fixed"), (LEARNED, "learned"))))
-    return Verdict(fixed.level and learned.lower, in_words(fixed, learned))
+    fixed, learned, dense = together(*(
+        against(own, {"latent_dim": 60}, {"latent_dim": 18}, "negative_elbo", names=(f"{name}, J = 60,", "J = 18"))
+        for own, name in ((vsc.where(prior=FIXED), "fixed prior"), (vsc.where(prior=LEARNED), "learned prior"),
+                          (runs.where(dataset="smiley", model="vae"), "VAE"))))
+    return Verdict(fixed.level and learned.lower and dense.higher, in_words(fixed, learned, dense))
+
+
+@claim("smiley-match-kept", suite="paper")
+def _(runs):
+    smiley = runs.where(dataset="smiley")
+    kinds = smiley.frame[["model", "prior"]].drop_duplicates().to_dict("records")
+    found = together(*(against(smiley.where(**kind), {"latent_dim": 60}, {"latent_dim": 18}, "matched_correlation",
+                               names=(f"{kind['model']}, J = 60,", "J = 18")) for kind in kinds))
+    return Verdict(len(found) == 6 and all(each.amount > 0 for each in found), in_words(*found))
 
 
 @claim("smiley-all-in-use", suite="paper")
@@ -653,7 +696,16 @@ def _(runs):
     others = larger.where(run=lambda name: name not in set(larger.where(**own).frame["run"]))
     next_best = others.means(["negative_elbo"], by="group")["negative_elbo"].idxmin()
     found = against(larger, own, {"group": next_best}, "negative_elbo")
-    return Verdict(used < 18 and found.lower, f"At most {used:.0f} dimensions in use; J = 60, {found.text}")
+    return Verdict(used < 18 and found.level, f"At most {used:.0f} dimensions in use; J = 60, {found.text}")
+
+
+@claim("smiley-measures-disagree", suite="paper")
+def _(runs):
+    larger = runs.where(dataset="smiley", latent_dim=60)
+    match, complete = together(*(
+        against(larger, "vae", {"model": "vsc", "prior": LEARNED}, name, names=("VAE", "VSC, learned prior"))
+        for name in ("matched_correlation", "dci_c")))
+    return Verdict(match.higher and complete.lower, in_words(match, complete))
 
 
 # --- Hybrid sparse VAE
@@ -765,9 +817,9 @@ def _(runs):
                    {"active": f"{active:.0f}", "explained": explained})
 
 
-@claim("network-behind-vae", suite="hybrid")
-def _(runs):
-    dense = published_runs(project_root(), "paper").where(dataset="mnist", model="vae", latent_dim=200)
+@claim("network-behind-vae", suite="hybrid", beside=["paper"])
+def _(runs, paper):
+    dense = paper.where(dataset="mnist", model="vae", latent_dim=200)
     bounds = [part.frame["negative_elbo"] for part in (runs.where(group="mnist/hybrid-network"), dense)]
     gap = bounds[0].mean() - bounds[1].mean()
     return Verdict(bounds[0].min() > bounds[1].max() and gap > 15,
@@ -1143,9 +1195,8 @@ def _(runs):
         for model, each in losses.items()))
 
 
-@claim("steps-of-signals", suite="selection")
-def _(runs):
-    taken = published_runs(project_root(), "report")
+@claim("steps-of-signals", suite="selection", beside=["report"])
+def _(runs, taken):
     others = {}
     for dataset in ("uci-har", "sinusoids"):
         step, = set(taken.where(dataset=dataset).frame["learning_rate"])
@@ -1158,10 +1209,10 @@ def _(runs):
         for dataset, (models, steps, other) in others.items()))
 
 
-@claim("fewest-atoms-taken", suite="selection")
-def _(runs):
+@claim("fewest-atoms-taken", suite="selection", beside=["hybrid"])
+def _(runs, hybrid):
     tried = runs.where(model="hybrid", decoder="linear", dataset="mnist", epochs=10, learning_rate=0.004).frame
-    study = published_runs(project_root(), "hybrid").where(group="mnist/hybrid-atoms").frame.iloc[0]
+    study = hybrid.where(group="mnist/hybrid-atoms").frame.iloc[0]
     taken = tried["run"][(tried["dictionary"] == study["dictionary"])
                          & (tried["prior_presence"] == study["prior_presence"])].tolist()
     active, bounds = (tried.set_index("run")[name] for name in ("active_fraction", "negative_elbo"))
@@ -1170,13 +1221,12 @@ def _(runs):
                    f"{_listed(bounds)}")
 
 
-@claim("seeds-of-studies", suite="hybrid")
-def _(runs):
+@claim("seeds-of-studies", suite="paper", beside=["hybrid", "exercises"])
+def _(*studies):
     shares = {}
-    for suite in ("paper", "hybrid", "exercises"):
-        frame = published_runs(project_root(), suite).frame
-        trained = frame[~frame["model"].isin(["cosines", "sinusoids"])]
-        shares[suite] = (trained.groupby("group")["seed"].nunique() >= 3).mean()
+    for name, runs in zip(("paper", "hybrid", "exercises"), studies, strict=True):
+        trained = runs.frame[~runs.frame["model"].isin(["cosines", "sinusoids"])]
+        shares[name] = (trained.groupby("group")["seed"].nunique() >= 3).mean()
     return Verdict(min(shares.values()) > 0.9, f"Models with three seeds or more: {_listed(shares, '.0%')}")
 
 

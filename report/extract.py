@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -523,8 +524,11 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
     cells["book"] = _book(root, {page.path: page.text for page in pages}, shown, cells, values)
     files = kept | {f"report/_cells/{name}.md": text.encode() for name, text in cells.items()}
     for name in ["measures.json", *(f"{name}/{table}" for name in suites for table in TABLES)]:
-        if (root / "results" / name).exists():
-            files[f"report/executed/{name}"] = (root / "results" / name).read_bytes()
+        path = root / "results" / name
+        if (packed := path.with_name(f"{path.name}.gz")).exists():
+            files[f"report/executed/{name}"] = gzip.decompress(packed.read_bytes())
+        elif path.exists():
+            files[f"report/executed/{name}"] = path.read_bytes()
     files["_variables.yml"] = _json(values)  # which is YAML too
     files["report/_cells/claims.json"], files["report/_cells/claims.digest"] = _json(claims), digest.encode()
     files |= {WIDGETS + path.name: path.read_bytes() for pattern in ("*.js", "*.css")

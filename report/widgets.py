@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import base64
+import gzip
 import hashlib
 import json
 import math
@@ -55,9 +56,9 @@ def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[st
             return [without_blobs(part) for part in value]
         if not isinstance(value, dict):
             return value
-        if "data" in value and isinstance(value["data"], str):
-            rest = {key: part for key, part in value.items() if key != "data"}
-            return {**rest, "src": keep(base64.b64decode(value["data"]), ".bin")}
+        if "gzip" in value:
+            rest = {key: part for key, part in value.items() if key != "gzip"}
+            return {**rest, "src": keep(gzip.decompress(base64.b64decode(value["gzip"])), ".bin")}
         if "file" in value:
             archive, _, member = value["file"].partition(".zip/")
             try:

@@ -247,7 +247,7 @@ def test_a_suite_is_trained_past_failures_and_published(published):
     assert list(tables.histories["epoch"]) == [1, 1]
     assert set(tables.units["run"]) == {VAE}
     assert {path.relative_to(suite.folder).as_posix() for path in suite.folder.rglob("*") if path.is_file()} == {
-        "runs.csv", "histories.csv", "curves.csv.gz", "units.csv.gz", "suite.json", "weights.zip",
+        "runs.csv", "histories.csv.gz", "curves.csv.gz", "units.csv.gz", "suite.json", "weights.zip",
         "figures/own-x.ipynb", "figures/datasets-all.ipynb", "figures/comparison-first.ipynb"}
 
 
@@ -469,7 +469,7 @@ def test_many_collections_at_once_in_a_new_folder(project, at_once):
         assert found == rest
         found.clear()
     assert {path.name for path in suite.folder.iterdir()} == {
-        "runs.csv", "histories.csv", "curves.csv.gz", "units.csv.gz", "suite.json"}
+        "runs.csv", "histories.csv.gz", "curves.csv.gz", "units.csv.gz", "suite.json"}
 
 
 @pytest.mark.parametrize("address", ["nonsense", "pigeon://here:1", "localhost:port", "tcp://127.0.0.1:1"])

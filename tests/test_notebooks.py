@@ -259,7 +259,11 @@ def test_your_own_returns_have_factors_but_no_truth(tmp_path, run_cells):
     assert "truth" not in shown["tbl-factors"]["text/markdown"]
 
 
-@pytest.mark.parametrize("name", [*MODELS, "pca"])
+ONE_OF_EACH_KIND = ["topk", "vae", "vsc-warmup", "hybrid", "pca"]
+
+
+@pytest.mark.parametrize("name", [
+    name if name in ONE_OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in (*MODELS, "pca")])
 def test_the_training_notebook_keeps_its_run(name, tmp_path, run_cells):
     settings = {"latent_dim": 2} | ({"epochs": 1, "backbone": "mlp", "hidden_dim": 16} if name in MODELS else {})
     folder = tmp_path / "digits" / name / "seed0"

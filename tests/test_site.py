@@ -515,7 +515,7 @@ CONTRAST = """() => {
 }"""
 
 
-def _open(context, address, name):
+def _open(context, address, name, wait_until="networkidle"):
     """A page, loaded, and what went wrong while it loaded."""
     page, problems = context.new_page(), []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -523,7 +523,7 @@ def _open(context, address, name):
     page.on("response", lambda response: problems.append(response.url) if response.status >= 400 else None)
     page.on("request", lambda request: problems.append(f"loads {request.url}")
             if not request.url.startswith((address, "data:")) else None)
-    page.goto(f"{address}/{name}", wait_until="networkidle")
+    page.goto(f"{address}/{name}", wait_until=wait_until)
     return page, problems
 
 
@@ -533,7 +533,7 @@ def _open(context, address, name):
     "report/executed/report/latent_grid-first.html", "report/executed/paper/code_size-mnist.html"])
 def test_a_page_loads_cleanly_and_is_readable_in_the_dark_on_a_telephone_and_on_a_desk(browser, address, name):
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
-    page, problems = _open(context, address, name)
+    page, problems = _open(context, address, name, wait_until="load")
     page.evaluate("Promise.all([...document.images].map(image => (image.loading = 'eager', image.decode())))")
     for width, scheme in ((390, "dark"), (1280, "light")):
         page.set_viewport_size({"width": width, "height": 800})

@@ -84,7 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-FILES_OF_A_SUITE = {"runs.csv", "histories.csv", "curves.csv.gz", "units.csv.gz", "weights.zip"}
+FILES_OF_A_SUITE = {"runs.csv", "histories.csv.gz", "curves.csv.gz", "units.csv.gz", "weights.zip"}
 
 
 def members(suite: Suite) -> dict[str, bytes]:
@@ -221,7 +221,7 @@ def test_integers_stay_integers_and_nothing_is_an_empty_cell(collected):
     header, first, *_ = ((collected.folder / "runs.csv").read_text().splitlines())
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert (row["parameters"], row["loss"], row["mig"], row["latent_dim"]) == ("2057233", "1.5", "", "3")
-    assert (collected.folder / "histories.csv").read_text().splitlines()[1:3] == [
+    assert gzip.decompress((collected.folder / "histories.csv.gz").read_bytes()).decode().splitlines()[1:3] == [
         f"{VAE},1,45,0.5,1.5,0.1,", f"{VAE},2,90,0.5,0.75,0.1,"]
 
 
@@ -699,17 +699,18 @@ def test_packed_curves_that_are_damaged_are_named(suite, damage):
     assert contents(suite.folder) == before
 
 
-def test_curves_that_are_not_packed_are_read_and_packed(suite):
+@pytest.mark.parametrize("name", ["histories", "curves", "units"])
+def test_long_tables_that_are_not_packed_are_read_and_packed(suite, name):
     before = contents(suite.folder)
-    plain(suite.folder, "curves")
-    assert not read_tables(suite.folder).curves.empty
+    plain(suite.folder, name)
+    assert not getattr(read_tables(suite.folder), name).empty
     assert collect(suite) == []
     assert contents(suite.folder) == before
 
 
 def test_long_tables_without_runs_are_refused(suite):
     (suite.folder / "runs.csv").unlink()
-    with pytest.raises(TableError, match=r"runs\.csv is missing, and histories\.csv is there"):
+    with pytest.raises(TableError, match=r"runs\.csv is missing, and histories\.csv\.gz is there"):
         read_tables(suite.folder)
 
 

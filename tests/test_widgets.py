@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import runpy
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +25,7 @@ from sparse_vae.datasets import load_dataset
 from sparse_vae.models import MODELS, make_model
 from sparse_vae.report import open_runs, widgets
 from sparse_vae.report.widgets import drawing, explorer, is_known
-from sparse_vae.report.widgets.export import blob, describe, describe_code, half_precision
+from sparse_vae.report.widgets.export import blob, describe, describe_code, half_precision, sheet
 
 layout = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "report" / "widgets.py")))
 
@@ -167,7 +170,7 @@ def test_what_a_widget_holds_becomes_files(tmp_path):
     data = json.loads(files[f"report/executed/{source}"])
     assert files[f"report/executed/{data['models'][0]['weights']['src'][3:]}"] == b"weights"
     picture = files[f"report/executed/{data['observations']['src'][3:]}"]
-    assert Image.open(BytesIO(picture)).size == (130, 1)
+    assert Image.open(BytesIO(picture)).size == (10, 13)
     first = re.search(r'<img class="widget-first".*? src="/(\S+)"', page)[1]
     assert Image.open(BytesIO(files[first])).size == (2 * 8 * 10, 2 * 2 * 13)
     assert layout.lay_out("<p>no widget</p>", tmp_path, "tiny", "x") == ("<p>no widget</p>", {})
@@ -175,6 +178,18 @@ def test_what_a_widget_holds_becomes_files(tmp_path):
         weights.write_bytes(content)
         with pytest.raises(ValueError, match=rf"tiny/weights\.zip/a/v\.safetensors cannot be read: .*{problem}"):
             layout.lay_out(html, tmp_path, "tiny", "explorer-first")
+
+
+def test_a_sheet_shows_pictures_side_by_side_and_vectors_one_below_another():
+    pictures = torch.rand(70, 1, 3, 4)
+    described = sheet(pictures, (0.0, 1.0))
+    shown = np.asarray(Image.open(BytesIO(gzip.decompress(base64.b64decode(described["gzip"])))))
+    assert shown.shape == (3 * 3, 32 * 4)
+    assert [described[name] for name in ("count", "width", "height")] == [70, 4, 3]
+    assert np.abs(shown[6:9, 4:8] / 255 - pictures[65, 0].numpy()).max() <= 0.5 / 255 + 1e-6
+    assert (shown[6:9, 4 * 6:] == 0).all()
+    vectors = sheet(torch.rand(5, 7), (0.0, 1.0))
+    assert Image.open(BytesIO(gzip.decompress(base64.b64decode(vectors["gzip"])))).size == (7, 5)
 
 
 # --- what a reader does

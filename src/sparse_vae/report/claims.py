@@ -70,11 +70,12 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A check: the claim's id, the suite whose runs it asks about, the function and its source."""
+    """A check: the claim's id, the suites whose runs it asks about, the function and its source."""
 
     id: str
     suite: str
-    check: Callable[[RunSet], Verdict] = field(compare=False)
+    beside: tuple[str, ...]
+    check: Callable[..., Verdict] = field(compare=False)
     source: str
 
 
@@ -91,10 +92,13 @@ class Mark(NamedTuple):
 _registered: list[Claim] = []
 
 
-def claim(id: str, *, suite: str) -> Callable:
-    """Register the check of a claim: a function of the published runs of ``suite``, or of the site's, ``"site"``."""
-    def register(check: Callable[[RunSet], Verdict]) -> Callable[[RunSet], Verdict]:
-        _registered.append(Claim(id, suite, check, inspect.getsource(check)))
+def claim(id: str, *, suite: str, beside: Iterable[str] = ()) -> Callable:
+    """Register the check of a claim: a function of the published runs of ``suite``, or of the site's, ``"site"``.
+
+    Those of the suites ``beside`` it are further arguments.
+    """
+    def register(check: Callable[..., Verdict]) -> Callable[..., Verdict]:
+        _registered.append(Claim(id, suite, tuple(beside), check, inspect.getsource(check)))
         return check
     return register
 
@@ -211,7 +215,7 @@ def evaluate(root: Path, site_suite: str = PUBLISHED_SITE) -> dict[str, dict[str
     verdicts: dict[str, dict[str, object]] = {}
     for position, (id, each) in enumerate(load_claims(root).items()):
         suite = site_suite if each.suite == SITE else each.suite
-        holds, numbers, values = _ask(each, partial(runs_of, suite))
+        holds, numbers, values = _ask(each, partial(map, runs_of, (suite, *each.beside)))
         mark = marks.get(id, Mark(id, "", "", "", 0))
         verdicts[id] = {"holds": holds, "numbers": numbers, "values": dict(values), "suite": suite,
                         "sentence": mark.sentence, "chapter": mark.chapter, "title": mark.title,
@@ -219,11 +223,11 @@ def evaluate(root: Path, site_suite: str = PUBLISHED_SITE) -> dict[str, dict[str
     return verdicts
 
 
-def _ask(claim: Claim, runs: Callable[[], RunSet]) -> tuple[bool | None, str, Mapping[str, str]]:
+def _ask(claim: Claim, runs: Callable[[], Iterable[RunSet]]) -> tuple[bool | None, str, Mapping[str, str]]:
     try:
         with warnings.catch_warnings():  # scipy warns of seeds that agree nearly; no spread is what they have
             warnings.simplefilter("ignore", RuntimeWarning)
-            verdict = claim.check(runs())
+            verdict = claim.check(*runs())
     except SettingError as error:  # no run, or no measure, of what it asks for
         return None, str(error), {}
     except Exception as error:

@@ -163,9 +163,8 @@ class RunSet:
         return self._frame[1]
 
     def _make_frame(self) -> pd.DataFrame:
-        names = [*MEASURES, "seconds"]
-        known = self._tables.runs.set_index("run").reindex([run.name for run in self.runs], columns=names)
-        published = known.to_numpy(float)
+        known = self._tables.measures.reindex([run.name for run in self.runs])
+        names, published = list(known), known.to_numpy()
         here = np.array([[run.measured.values.get(name, np.nan) for name in names] for run in self.runs])
         measured = pd.DataFrame(np.where(np.isnan(published), here, published), columns=names)
         about = pd.DataFrame([

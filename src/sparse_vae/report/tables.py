@@ -1,10 +1,10 @@
 """What is published of a suite, ``results/<suite>/``: tables of runs, histories, curves and units, and weights.
 
 ``runs.csv`` has a row for each run: its name, model and data set, every setting, every measure, the seconds that
-training took and what it ran on. ``histories.csv``, ``curves.csv.gz`` (of a suite with figures) and ``units.csv.gz``
-(of runs whose weights are published) have many rows for a run; ``weights.zip`` holds, in half precision, the weights
-of the runs that the suite lists as published, each as a member ``<run>.safetensors``, which paths name as if the
-archive were a folder.
+training took and what it ran on. ``histories.csv.gz``, ``curves.csv.gz`` (of a suite with figures) and
+``units.csv.gz`` (of runs whose weights are published) have many rows for a run; ``weights.zip`` holds, in half
+precision, the weights of the runs that the suite lists as published, each as a member ``<run>.safetensors``, which
+paths name as if the archive were a folder.
 :func:`collect` makes all of it from a machine's own runs.
 
 What changes is first written into ``results/<suite>/new/``, which appears whole, and then moved into place file by
@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ published before they all were kept."""
 LONG = {"histories": ("run", "epoch", "step", "seconds"), "curves": ("run", *CURVE_COLUMNS),
         "units": ("run", "unit", "rate")}
 """The tables with many rows for a run, and the columns that each must have."""
-FILES = {"runs": "runs.csv", "histories": "histories.csv", "curves": "curves.csv.gz", "units": "units.csv.gz"}
-"""What holds each table. Curves and units are long; uncompressed ones are read as well."""
-UNPACKED = {name: file.removesuffix(".gz") for name, file in FILES.items() if file.endswith(".gz")}
+UNPACKED = {name: f"{name}.csv" for name in LONG}
+FILES = {"runs": "runs.csv"} | {name: f"{file}.gz" for name, file in UNPACKED.items()}
+"""What holds each table. Long ones that are not compressed are read as well."""
 KEYS = {"runs": ("run",), "histories": ("run", "epoch"), "curves": ("run", *CURVE_COLUMNS), "units": ("run", "unit")}
 """What tells the rows of each table apart; none of it may be empty."""
 NEEDED_SETTINGS = ("latent_dim", "epochs", "seed")
@@ -77,6 +78,11 @@ class Tables:
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LONG["curves"]))
     units: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LONG["units"]))
     _measured: dict[str, set[str]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """Every measure and the seconds, a row for each run, by its name; NaN where there is none."""
+        return self.runs.set_index("run").reindex(columns=[*MEASURES, "seconds"]).astype(float)
 
     def configs(self) -> dict[str, RunConfig]:
         """The configuration of each run, by its name."""

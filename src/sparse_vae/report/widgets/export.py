@@ -7,6 +7,7 @@ name in ``runtime.js``, in its ``CODES`` and ``LAYERS``.
 from __future__ import annotations
 
 import base64
+import gzip
 from functools import singledispatch
 from io import BytesIO
 
@@ -32,6 +33,9 @@ from sparse_vae.models.vae import ACTIVE_KL, VAE
 from sparse_vae.models.vaease import FIRST_LOGIT, VAEase
 from sparse_vae.models.vsc import LARGEST_LOG_VARIANCE, VSC
 from sparse_vae.nets import Flatten, Unflatten
+
+PICTURES_ACROSS = 32
+"""Pictures in a row of a :func:`sheet`."""
 
 
 def describe(model: LatentVariableModel, file: str | None = None) -> dict:
@@ -245,18 +249,22 @@ def half_precision(model: LatentVariableModel) -> bytes:
 
 def blob(content: bytes) -> dict:
     """Bytes within JSON; where a page shows a widget, they become a file of their own."""
-    return {"data": base64.b64encode(content).decode()}
+    return {"gzip": base64.b64encode(gzip.compress(content, mtime=0)).decode()}
 
 
 def sheet(values: Tensor, limits: tuple[float, float]) -> dict:
-    """Observations as a grey PNG with a row for each and a column for each feature: 8 bits between ``limits``.
+    """Observations as a grey PNG, pictures side by side, vectors one below another: 8 bits between ``limits``.
 
     Values beyond the limits are cut off.
     """
-    low, high = limits
+    (low, high), width = limits, values.shape[-1]
     shades = ((values.flatten(1) - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
-    Image.fromarray(shades.cpu().numpy(), "L").save(buffer := BytesIO(), format="PNG", optimize=True)
-    return {"count": len(values), "low": low, "high": high, **blob(buffer.getvalue())}
+    height = shades.shape[1] // width
+    across = min(PICTURES_ACROSS, len(shades)) if height > 1 else 1
+    tiles = nn.functional.pad(shades, (0, 0, 0, -len(shades) % across)).view(-1, across, height, width)
+    image = Image.fromarray(tiles.transpose(1, 2).reshape(-1, across * width).cpu().numpy(), "L")
+    image.save(buffer := BytesIO(), format="PNG", optimize=True)
+    return {"count": len(values), "width": width, "height": height, "low": low, "high": high, **blob(buffer.getvalue())}
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

@@ -56,15 +56,20 @@ export const randomFrom = (seed) => () => {
 
 // --- observations
 
-// Rows of a sheet, see export.py, as an array of Float32Array.
+// The observations of a sheet, see export.py, as an array of Float32Array.
 export const readSheet = async (sheet, base) => {
   const image = await createImageBitmap(new Blob([await readBytes(sheet, base)], {type: "image/png"}),
                                         {colorSpaceConversion: "none"});
-  const {width, height} = image, context = make("canvas", {width, height}).getContext("2d", {willReadFrequently: true});
+  const canvas = make("canvas", {width: image.width, height: image.height});
+  const context = canvas.getContext("2d", {willReadFrequently: true});
   context.drawImage(image, 0, 0);
-  const {data} = context.getImageData(0, 0, width, height), unit = (sheet.high - sheet.low) / 255;
-  return Array.from({length: height}, (_, row) => (
-    Float32Array.from({length: width}, (_, column) => sheet.low + unit * data[4 * (row * width + column)])));
+  const {data} = context.getImageData(0, 0, image.width, image.height), unit = (sheet.high - sheet.low) / 255;
+  const {count, width, height} = sheet, across = image.width / width;
+  return Array.from({length: count}, (_, index) => {
+    const top = Math.floor(index / across) * height, left = (index % across) * width;
+    const at = (entry) => (top + Math.floor(entry / width)) * image.width + left + (entry % width);
+    return Float32Array.from({length: width * height}, (_, entry) => sheet.low + unit * data[4 * at(entry)]);
+  });
 };
 
 // A model of a list, opened when it is first asked for.

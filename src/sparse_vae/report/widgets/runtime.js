@@ -6,9 +6,12 @@
 
 // --- bytes and tensors
 
-// What {data: base64} holds or {src: address} leads to.
+// What {gzip: base64} holds or {src: address} leads to.
 export const readBytes = async (blob, base) => {
-  if (blob.data !== undefined) return Uint8Array.from(atob(blob.data), (character) => character.charCodeAt(0)).buffer;
+  if (blob.gzip !== undefined) {
+    const packed = new Blob([Uint8Array.from(atob(blob.gzip), (character) => character.charCodeAt(0))]);
+    return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  }
   const answer = await fetch(new URL(blob.src, base));
   if (!answer.ok) throw new Error(`${blob.src}: ${answer.status}`);
   return answer.arrayBuffer();
