@@ -678,7 +678,7 @@ def test_what_was_drawn_is_up_to_date_whatever_the_times(suite):
     ("units", VAE, "rate", [False, True, False]),
 ])
 def test_a_figure_is_stale_when_a_row_of_its_runs_changed(suite, table, run, column, expected):
-    edit_table(suite.folder / (f"{table}.csv" + ".gz" * (table == "curves")), run, column, "0.5")
+    edit_table(suite.folder / FILES[table], run, column, "0.5")
     assert up_to_date(suite) == expected
 
 
