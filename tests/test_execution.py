@@ -39,7 +39,7 @@ from sparse_vae.report.freshness import code_of, digest_of, imports_of, reached_
 from sparse_vae.report.measures import Measured, measures_fingerprint
 from sparse_vae.report.runs import PACKAGE, is_finished, read_record, save_run
 from sparse_vae.report.suites import Suite, load_suite
-from sparse_vae.report.tables import TableError, collect, read_tables, weights_path
+from sparse_vae.report.tables import FILES, TableError, collect, read_tables, weights_path
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = "epochs: 1, latent_dim: 2, backbone: mlp, hidden_dim: 8"
