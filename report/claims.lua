@@ -92,14 +92,23 @@ local function list_claims(div)
   local ids, blocks, chapter = {}, pandoc.Blocks({}), nil
   for id in pairs(read_verdicts()) do table.insert(ids, id) end
   table.sort(ids, function(a, b) return verdicts[a].position < verdicts[b].position end)
+  local sentences, failing = {}, {}
+  for _, claim in pairs(verdicts) do
+    sentences[claim.chapter] = (sentences[claim.chapter] or 0) + 1
+    failing[claim.chapter] = failing[claim.chapter] or claim.holds == false
+  end
   for _, id in ipairs(ids) do
     local claim = verdicts[id]
     if claim.chapter ~= chapter then
+      if chapter then blocks:insert(pandoc.RawBlock("html", "</details>")) end
       chapter = claim.chapter
       blocks:insert(pandoc.Header(2, claim.title, { id = "in-" .. chapter:gsub("%.qmd$", ""):gsub(".*/", "") }))
+      blocks:insert(pandoc.RawBlock("html", (failing[chapter] and "<details open>" or "<details>") .. "<summary>"
+        .. sentences[chapter] .. (sentences[chapter] == 1 and " sentence" or " sentences") .. "</summary>"))
     end
     blocks:insert(describe(id, claim))
   end
+  if chapter then blocks:insert(pandoc.RawBlock("html", "</details>")) end
   return blocks
 end
 
