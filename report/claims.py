@@ -673,8 +673,10 @@ def _(runs):
 def _(runs):
     smiley = runs.where(dataset="smiley")
     kinds = smiley.frame[["model", "prior"]].drop_duplicates().to_dict("records")
-    found = together(*(against(smiley.where(**kind), {"latent_dim": 60}, {"latent_dim": 18}, "matched_correlation",
-                               names=(f"{kind['model']}, J = 60,", "J = 18")) for kind in kinds))
+    found = together(*(
+        against(smiley.where(**kind), {"latent_dim": 60}, {"latent_dim": 18}, "matched_correlation",
+                names=(" ".join(part for part in kind.values() if isinstance(part, str)) + ", J = 60,", "J = 18"))
+        for kind in kinds))
     return Verdict(len(found) == 6 and all(each.amount > 0 for each in found), in_words(*found))
 
 
