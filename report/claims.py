@@ -318,6 +318,43 @@ def _(runs):
                    f"{found.text}; dimensions in use with sharpness 1: {used:.0f}")
 
 
+@claim("rate-not-held", suite="paper")
+def _(runs):
+    ratios = _means(runs, "mnist", "rate_ratio", "vsc-rate-a0.2-j16", "vsc-rate-a0.2-j2", "vsc-rate-a0.01-j16",
+                    "vsc-rate-a0.01-j2")
+    often, plane, rare, rare_plane = ratios.values()
+    return Verdict(min(ratios.values()) > 2 and often < plane < rare < rare_plane,
+                   f"Rate of the spikes over the one that was asked for: {_listed(ratios)}",
+                   {"often": f"{often:.1f}", "plane": f"{plane:.1f}", "rare": f"{rare:.0f}",
+                    "rare_plane": f"{rare_plane:.0f}"})
+
+
+@claim("rate-of-the-prior-lower", suite="paper")
+def _(runs):
+    frame = runs.matching("mnist/vsc-rate-*/*").having("spike_rate", "prior_rate").frame
+    means = frame.groupby("group")[["spike_rate", "prior_rate"]].mean()
+    return Verdict(len(means) == 4 and (frame["spike_rate"] > frame["prior_rate"]).all(),
+                   "Rates of the posteriors and of the prior: " + "; ".join(
+                       f"{group.split('/')[1]} {own:.2f} and {prior:.2f}" for group, own, prior in means.itertuples()))
+
+
+@claim("rate-held", suite="paper")
+def _(runs):
+    ratio = _mean(runs, "mnist/vsc-held-a0.2-j16", "rate_ratio")
+    found = against(runs, {"group": "mnist/vsc-held-a0.2-j16"}, {"group": "mnist/vsc-rate-a0.2-j16"}, "negative_elbo",
+                    names=("rate held", "not held"))
+    return Verdict(abs(ratio - 1) < 0.1 and found.higher, f"Rate over α: {ratio:.3f}; {found.text}",
+                   {"within": f"{100 * abs(ratio - 1):.0f}%", "nats": f"{found.amount:.0f}"})
+
+
+@claim("rare-rate-held-uses-nothing", suite="paper")
+def _(runs):
+    held = runs.matching("mnist/vsc-held-a0.01-*/*").having("rate_ratio", "used_dimensions").frame
+    return Verdict(held["rate_ratio"].between(0.9, 1.1).all() and held["used_dimensions"].max() <= 1,
+                   f"Rate over α, all runs: {held['rate_ratio'].min():.3f} to {held['rate_ratio'].max():.3f}; dimensions "
+                   f"in use, at most {held['used_dimensions'].max():.0f}")
+
+
 @claim("vsc-switches-off", suite="report")
 def _(runs):
     on = [_means(runs, dataset, "l0", "vsc", "vae") for dataset in PICTURES]

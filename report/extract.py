@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -483,8 +484,12 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
                 problems.append(f"{place}: {error}" if place else str(error))
     if problems:
         raise ReportError("\n".join(dict.fromkeys(problems)))
-    suites, kept = modernise(root, suites) if evaluate else (suites, {})  # what is only checked needs no pictures
-    digest, claims = verdicts(root, site) if evaluate else ("", published_verdicts(root))
+    if evaluate:
+        with ThreadPoolExecutor() as pool:  # each waits for a program of its own
+            modern, checked = pool.submit(modernise, root, suites), pool.submit(verdicts, root, site)
+        (suites, kept), (digest, claims) = modern.result(), checked.result()
+    else:  # what is only checked needs no pictures
+        kept, digest, claims = {}, "", published_verdicts(root)
     values = variables(suites, site) | {"claims": {id: dict(claim["values"]) for id, claim in claims.items()}}
     labels = {name: {cell.label: (notebook, cell) for notebook in suite.notebooks for cell in notebook.cells
                      if cell.label} for name, suite in suites.items()}

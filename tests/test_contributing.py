@@ -200,6 +200,7 @@ def test_release_a_version(copy, tmp_path):
         return run(folder, "git", *arguments).strip()
 
     git("init", "--quiet", "--bare", "--initial-branch", "main", str(tmp_path / "origin.git"))
+    git("config", "core.compression", "0")
     git("config", "user.name", "A Reader")
     git("config", "user.email", "reader@example.org")
     git("remote", "add", "origin", str(tmp_path / "origin.git"))

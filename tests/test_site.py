@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,6 @@ import yaml
 from PIL import Image
 
 from sparse_vae.checks import SettingError
-from sparse_vae.files import exclusive_folder
 from sparse_vae.report import site
 
 ROOT = Path(__file__).parents[1]
@@ -297,6 +297,78 @@ def test_everything_that_the_published_pages_refer_to_is_there():
     assert site.check(ROOT) == []
 
 
+# --- in a browser
+
+
+@contextmanager
+def _served(folder):
+    """Address of a local server of a folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+CONTRAST = """() => {
+  const luminance = (c) => {
+    const [r, g, b] = c.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.5) return c.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  let worst = 21;
+  for (const e of document.querySelectorAll("main p, main li, main h2, main td, main summary, main pre span")) {
+    if (!e.offsetParent || !e.textContent.trim()) continue;
+    const ink = luminance(parse(getComputedStyle(e).color).slice(0, 3));
+    const [a, b] = [ink, luminance(ground(e))].sort((x, y) => y - x);
+    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
+  }
+  return worst;
+}"""
+
+
+def _open(context, address, name, wait_until="networkidle"):
+    """A page, loaded, and what went wrong while it loaded."""
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("response", lambda response: problems.append(response.url) if response.status >= 400 else None)
+    page.on("request", lambda request: problems.append(f"loads {request.url}")
+            if not request.url.startswith((address, "data:")) else None)
+    page.goto(f"{address}/{name}", wait_until=wait_until)
+    return page, problems
+
+
+def _check_readable(browser, address, name):
+    """A page loads cleanly, and is wide enough and has contrast: in the dark on a telephone, in the light on a desk."""
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page, problems = _open(context, address, name, wait_until="load")
+    page.evaluate("Promise.all([...document.images].map(image => (image.loading = 'eager', image.decode())))")
+    for width, scheme in ((390, "dark"), (1280, "light")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        # Quarto's dark theme comes with its toggle.
+        has_toggle = page.evaluate("typeof window.quartoToggleColorScheme === 'function'")
+        if has_toggle and (scheme == "dark") != ("quarto-dark" in page.locator("body").get_attribute("class")):
+            page.evaluate("window.quartoToggleColorScheme()")
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert overflow <= 0, f"{overflow} pixels wider than {width}"
+        assert page.evaluate(CONTRAST) > 4.5, scheme
+    assert not problems
+    context.close()
+
+
 # --- rendering
 
 
@@ -395,20 +467,17 @@ def test_the_chapters_make_one_text():
         "## Two {#chapter-two .chapter}\n\n::: {.callout-note}\n[]{#eq-b} $$ x \\qquad(1) $$\n:::\n")
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The published site, built once for all test processes, with Quarto where it is installed."""
-    shared = tmp_path_factory.getbasetemp()
-    root = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "published"
-    with exclusive_folder(root, on_wait=lambda: None):
-        if not (root / "_site").exists():
-            for name in ("index.qmd", "_quarto.yml"):
-                shutil.copy(ROOT / name, root)
-            for name in ("report", "results", "notebooks", "experiments", "src"):
-                shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True,
-                                ignore=shutil.ignore_patterns("_cells", "executed", "__pycache__"))
-            site.render(_suite(root, "report"))
-    return root / "_site"
+@pytest.fixture(scope="session", params=["preview", pytest.param("Quarto", marks=pytest.mark.slow)])
+def built(request, tmp_path_factory):
+    """The published site: as the plain preview, and with ``make test-slow`` also as Quarto renders it."""
+    if request.param == "Quarto" and site.find_quarto() is None:
+        pytest.skip("Quarto 1.7 or later is not installed")
+    root = tmp_path_factory.mktemp("published")
+    for name in ("index.qmd", "_quarto.yml"):
+        shutil.copy(ROOT / name, root)
+    for name in ("report", "results", "notebooks", "experiments", "src"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_cells", "executed", "__pycache__"))
+    return site.render(_suite(root, "report"), plain=request.param == "preview").parent
 
 
 class _Links(HTMLParser):
@@ -461,15 +530,8 @@ def test_no_page_names_a_path_of_the_machine_or_an_unresolved_reference(built):
 @pytest.fixture
 def address(built):
     """Address of a local server of the site."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with _served(built) as address:
+        yield address
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -491,62 +553,23 @@ def test_axe_finds_no_barrier(browser, address, pages, theme):
     assert not found, "\n".join(f"{name}: {report}" for name, report in found.items())
 
 
-CONTRAST = """() => {
-  const luminance = (c) => {
-    const [r, g, b] = c.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0.5) return c.slice(0, 3);
-    }
-    return [255, 255, 255];
-  };
-  let worst = 21;
-  for (const e of document.querySelectorAll("main p, main li, main h2, main td, main summary, main pre span")) {
-    if (!e.offsetParent || !e.textContent.trim()) continue;
-    const ink = luminance(parse(getComputedStyle(e).color).slice(0, 3));
-    const [a, b] = [ink, luminance(ground(e))].sort((x, y) => y - x);
-    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
-  }
-  return worst;
-}"""
-
-
-def _open(context, address, name, wait_until="networkidle"):
-    """A page, loaded, and what went wrong while it loaded."""
-    page, problems = context.new_page(), []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("response", lambda response: problems.append(response.url) if response.status >= 400 else None)
-    page.on("request", lambda request: problems.append(f"loads {request.url}")
-            if not request.url.startswith((address, "data:")) else None)
-    page.goto(f"{address}/{name}", wait_until=wait_until)
-    return page, problems
-
-
 @pytest.mark.parametrize("name", [
     *(pytest.param(page, marks=pytest.mark.slow) if page == "report/print.html" else page  # all chapters once more
       for page in PAGES),
     "report/executed/report/latent_grid-first.html", "report/executed/paper/code_size-mnist.html"])
 def test_a_page_loads_cleanly_and_is_readable_in_the_dark_on_a_telephone_and_on_a_desk(browser, address, name):
-    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
-    page, problems = _open(context, address, name, wait_until="load")
-    page.evaluate("Promise.all([...document.images].map(image => (image.loading = 'eager', image.decode())))")
-    for width, scheme in ((390, "dark"), (1280, "light")):
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        # Quarto's dark theme comes with its toggle.
-        has_toggle = page.evaluate("typeof window.quartoToggleColorScheme === 'function'")
-        if has_toggle and (scheme == "dark") != ("quarto-dark" in page.locator("body").get_attribute("class")):
-            page.evaluate("window.quartoToggleColorScheme()")
-        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        assert overflow <= 0, f"{overflow} pixels wider than {width}"
-        assert page.evaluate(CONTRAST) > 4.5, scheme
-    assert not problems
-    context.close()
+    _check_readable(browser, address, name)
+
+
+@pytest.mark.usefixtures("quarto")
+def test_what_quarto_makes_of_pages_is_readable(browser, built):
+    """A few of them; every page is rendered, and read, by ``make test-slow``."""
+    pages = ["index.qmd", "report/draw.qmd", "report/sparse.qmd"]
+    subprocess.run([site.find_quarto(), "render", *pages, "--profile", "report", "--output-dir", "build/few"],
+                   cwd=built.parent, check=True, capture_output=True)
+    with _served(built.parent / "build" / "few") as address:
+        for page in pages:
+            _check_readable(browser, address, page.replace(".qmd", ".html"))
 
 
 def test_a_reader_moves_latents_on_a_page(browser, address):
