@@ -318,6 +318,13 @@ def _(runs):
                    f"{found.text}; dimensions in use with sharpness 1: {used:.0f}")
 
 
+@claim("classifier-no-better", suite="paper")
+def _(runs):
+    found = against(runs, {"group": "mnist/vsc-classifier-j50"}, {"group": "mnist/vsc-j50"}, "negative_elbo",
+                    names=("classifier", "closed form"))
+    return Verdict(found.level, found.text)
+
+
 @claim("rate-not-held", suite="paper")
 def _(runs):
     ratios = _means(runs, "mnist", "rate_ratio", "vsc-rate-a0.2-j16", "vsc-rate-a0.2-j2", "vsc-rate-a0.01-j16",

@@ -103,7 +103,8 @@ class VSC(GenerativeModel):
         "prior": Choice("pseudo-inputs", "a learned mixture of posteriors of pseudo-inputs, or a fixed one",
                         choices=PRIORS, title="{} prior"),
         "n_pseudo_inputs": Integer(50, "U, at most the number of training observations"),
-        "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES),
+        "choice": Choice("optimal", "how a pseudo-input is chosen for an observation", choices=CHOICES,
+                         title="chosen by a {}"),
         "estimator": Choice("straight-through", "how gradients pass the spikes", choices=SPIKES, title="{} spikes"),
         "held_rate": Choice("pseudo-inputs", "whose mean rate the sparsity term holds at α: of the pseudo-inputs that "
                             "observations choose, or of the posteriors of a batch, which holds that of the code",

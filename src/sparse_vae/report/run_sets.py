@@ -394,7 +394,8 @@ class RunSet:
         shown = {label: f"{label} ({mean_and_error([each.scale * value for value in own], each.digits)})"
                  for label, own in values.items()}
         level = sorted(found["level"], key=lambda label: abs(np.mean(values[label]) - found["mean"]))
-        named = [shown[label] for label in level[:3]] + [f"{len(level) - 3} others"] * (len(level) > 3)
+        more = len(level) - 3
+        named = [shown[label] for label in level[:3]] + [f"{more} other{'s' * (more > 1)}"] * (more > 0)
         words = shown[found["label"]].replace(found["label"], f"**{found['label']}**", 1)
         return words + ("; no significant difference from it: " + ", ".join(named) if named else "")
 
