@@ -62,9 +62,9 @@ EQUATIONS = {
     "importance_weighted_bounds": {"the bound's gap": "vae.qmd#eq-gap"},
 }
 """Where the chapters derive what an object computes."""
-SECTIONS = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Yields": "Yields",
-            "Raises": "Raises"}
+SECTIONS = {"Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises"}
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`~?\.?([\w.]+)`")
+PROPERTIES = ("property", "lazy_property", "cached_property")
 SETTING_KINDS = ("Integer", "Number", "Choice", "Flag", "File")
 
 
@@ -250,9 +250,9 @@ def _default(value: ast.expr | None) -> str:
 
 
 def _call(node: ast.FunctionDef, name: str = "") -> str:
-    if any(ast.unparse(decorator) in ("property", "lazy_property") for decorator in node.decorator_list):
+    if any(ast.unparse(decorator) in PROPERTIES for decorator in node.decorator_list):
         return f"{node.name}: {ast.unparse(node.returns)}" if node.returns else node.name
-    arguments = ast.arguments(**{field: getattr(node.args, field) for field in node.args._fields})
+    arguments = node.args
     # Python has no list of these: each is unparsed alone, then they are put together.
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
@@ -316,12 +316,11 @@ def _docstring(root: Path, text: str) -> str:
 
 
 def _items(root: Path, text: str, title: str) -> str:
-    """The entries of a section as a list; what returns says is prose unless it names entries."""
-    items = re.split(r"\n(?=\S)", text)
-    if title in ("Returns", "Yields"):
+    """The entries of a section as a list; what returns says is prose."""
+    if title == "Returns":
         return _prose(root, text)
     lines = []
-    for item in items:
+    for item in re.split(r"\n(?=\S)", text):
         names, colon, meaning = item.partition(": ")
         shown = ", ".join(f"`{name.strip()}`" for name in names.split(",")) if colon else _prose(root, item)
         lines.append(f"- {shown}" + (f": {_prose(root, ' '.join(meaning.split()))}" if colon else ""))

@@ -12,26 +12,20 @@ from collections.abc import Callable, Mapping
 EQUATION = re.compile(r"\$\$((?:(?!\$\$).)+?)\s*\$\$ *\{#(eq-[\w-]+)\}", re.DOTALL)
 HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 LINK = re.compile(r"\]\(([\w-]+)\.qmd(#[\w-]+)?\)")
-SHORTCODE = re.compile(r"\{\{< *(cell|var) +(\S+) *>\}\}")
 TITLE = re.compile(r"^title: *(.*?) *$", re.MULTILINE)
 
 
-def chapters(front: str) -> list[str]:
-    """The names in ``chapters: [one, another]`` of a page's front matter."""
-    listed = re.search(r"^chapters: *\[(.*?)\]", front, re.MULTILINE | re.DOTALL)
-    return re.findall(r"[\w-]+", listed[1]) if listed else []
-
-
-def book(texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[str], str],
+def book(texts: Mapping[str, str], shortcode: re.Pattern[str], shown: Callable[[str, str], str],
          without_code: Callable[[str], str]) -> str:
     """The chapters in their order, each below a heading.
 
     Args:
         texts: the chapters' sources, by name.
-        cell, value: what stands for ``{{< cell label >}}`` and for ``{{< var name >}}``.
+        shortcode: the pattern of ``{{< cell label >}}`` and ``{{< var name >}}``.
+        shown: what stands for one, of its two words.
         without_code: blanks in place of a text's code.
     """
-    parts = [_chapter(name, text, texts, cell, value, without_code) for name, text in texts.items()]
+    parts = [_chapter(name, text, texts, shortcode, shown, without_code) for name, text in texts.items()]
     whole = "\n\n".join(parts) + "\n"
     # Quarto numbers no equation in what a shortcode brings.
     numbers = {match[2]: number for number, match in enumerate(EQUATION.finditer(whole), 1)}
@@ -41,13 +35,12 @@ def book(texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[
                   if match[1] in numbers else match[0], whole)
 
 
-def _chapter(name: str, text: str, texts: Mapping[str, str], cell: Callable[[str], str], value: Callable[[str], str],
-             without_code: Callable[[str], str]) -> str:
+def _chapter(name: str, text: str, texts: Mapping[str, str], shortcode: re.Pattern[str],
+             shown: Callable[[str, str], str], without_code: Callable[[str], str]) -> str:
     _, front, body = text.split("---\n", 2)
     visible = without_code(body)
     changes = [(match.span(1), "#" + match[1]) for match in HEADING.finditer(visible)]
-    changes += [(match.span(), (cell if match[1] == "cell" else value)(match[2]))
-                for match in SHORTCODE.finditer(visible)]
+    changes += [(match.span(), shown(match[1], match[2])) for match in shortcode.finditer(visible)]
     changes += [(match.span(), f"]({match[2] or f'#chapter-{match[1]}'})") for match in LINK.finditer(visible)
                 if match[1] in texts]
     for (start, end), new in sorted(changes, reverse=True):

@@ -41,6 +41,10 @@ def _listed(means, digits=".4g"):
     return "; ".join(f"{group} {value:{digits}}" for group, value in means.items())
 
 
+def _by_dataset(datasets, means, digits=".4g"):
+    return ". ".join(f"{dataset}: {_listed(each, digits)}" for dataset, each in zip(datasets, means, strict=True))
+
+
 def _rises(means):
     """Whether each is larger than the one before."""
     return all(first < second for first, second in itertools.pairwise(means.values()))
@@ -146,8 +150,7 @@ def _(runs):
 def _(runs):
     errors = [_means(runs, dataset, "mean_squared_error", "autoencoder-plane", "vae-plane") for dataset in PICTURES]
     ratios = [each["autoencoder-plane"] / each["vae-plane"] for each in errors]
-    return Verdict(min(ratios) > 0.95 and max(ratios) < 1.05, "MSE: " + ". ".join(
-        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, errors, strict=True)))
+    return Verdict(min(ratios) > 0.95 and max(ratios) < 1.05, "MSE: " + _by_dataset(PICTURES, errors))
 
 
 @claim("vsc-gives-up-the-plane", suite="site")
@@ -244,16 +247,15 @@ def _(runs):
     ratios = [{name: each[name] / each["autoencoder"] for name in names[1:]} for each in errors]
     cheap = max(max(each[name] for name in names[1:3]) for each in ratios)
     dear = min(min(each[name] for name in names[3:]) for each in ratios)
-    return Verdict(cheap < 1.2 and dear > 1.5, "MSE over that of the autoencoder: " + ". ".join(
-        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(PICTURES, ratios, strict=True)))
+    return Verdict(cheap < 1.2 and dear > 1.5,
+                   "MSE over that of the autoencoder: " + _by_dataset(PICTURES, ratios, ".2f"))
 
 
 @claim("sparse-units-selective", suite="site")
 def _(runs):
     means = [_means(runs, dataset, "selectivity", "topk", "batchtopk", "autoencoder", "vae") for dataset in PICTURES]
     return Verdict(all(min(each["topk"], each["batchtopk"]) > max(1.5 * each["autoencoder"], 2 * each["vae"])
-                       for each in means), "Class selectivity: " + ". ".join(
-        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(PICTURES, means, strict=True)))
+                       for each in means), "Class selectivity: " + _by_dataset(PICTURES, means, ".2f"))
 
 
 # --- Variational autoencoders
@@ -310,7 +312,7 @@ def _(runs):
 def _(runs):
     trained = runs.matching("mnist/vsc-*-t*/*").having("negative_elbo", "used_dimensions")
     worst, second = trained.means(["negative_elbo"], by="group")["negative_elbo"].nlargest(2).index
-    found = against(trained, {"group": worst}, {"group": second}, "negative_elbo",
+    found = against(trained, worst, second, "negative_elbo",
                     names=("the worst, " + worst.split("/")[1], "the next, " + second.split("/")[1]))
     softest = trained.where(estimator="scaled-sigmoid", temperature=1.0).frame
     used = softest["used_dimensions"].max()
@@ -320,7 +322,7 @@ def _(runs):
 
 @claim("classifier-no-better", suite="paper")
 def _(runs):
-    found = against(runs, {"group": "mnist/vsc-classifier-j50"}, {"group": "mnist/vsc-j50"}, "negative_elbo",
+    found = against(runs, "mnist/vsc-classifier-j50", "mnist/vsc-j50", "negative_elbo",
                     names=("classifier", "closed form"))
     return Verdict(found.level, found.text)
 
@@ -348,7 +350,7 @@ def _(runs):
 @claim("rate-held", suite="paper")
 def _(runs):
     ratio = _mean(runs, "mnist/vsc-held-a0.2-j16", "rate_ratio")
-    found = against(runs, {"group": "mnist/vsc-held-a0.2-j16"}, {"group": "mnist/vsc-rate-a0.2-j16"}, "negative_elbo",
+    found = against(runs, "mnist/vsc-held-a0.2-j16", "mnist/vsc-rate-a0.2-j16", "negative_elbo",
                     names=("rate held", "not held"))
     return Verdict(abs(ratio - 1) < 0.1 and found.higher, f"Rate over α: {ratio:.3f}; {found.text}",
                    {"within": f"{100 * abs(ratio - 1):.0f}%", "nats": f"{found.amount:.0f}"})
@@ -358,15 +360,15 @@ def _(runs):
 def _(runs):
     held = runs.matching("mnist/vsc-held-a0.01-*/*").having("rate_ratio", "used_dimensions").frame
     return Verdict(held["rate_ratio"].between(0.9, 1.1).all() and held["used_dimensions"].max() <= 1,
-                   f"Rate over α, all runs: {held['rate_ratio'].min():.3f} to {held['rate_ratio'].max():.3f}; dimensions "
-                   f"in use, at most {held['used_dimensions'].max():.0f}")
+                   f"Rate over α, all runs: {held['rate_ratio'].min():.3f} to {held['rate_ratio'].max():.3f}; "
+                   f"dimensions in use, at most {held['used_dimensions'].max():.0f}")
 
 
 @claim("vsc-switches-off", suite="report")
 def _(runs):
     on = [_means(runs, dataset, "l0", "vsc", "vae") for dataset in PICTURES]
     return Verdict(all(each["vsc"] < 0.65 * each["vae"] for each in on), "Dimensions on for an observation, of 16: "
-                   + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)),
+                   + _by_dataset(PICTURES, on),
                    {"mnist": f"{on[0]['vsc']:.1f}", "fashion": f"{on[1]['vsc']:.1f}", "vae": f"{on[0]['vae']:.1f}",
                     "vae_fashion": f"{on[1]['vae']:.1f}"})
 
@@ -459,23 +461,20 @@ def _(runs):
 def _(runs):
     bounds = [_means(runs, dataset, "importance_weighted_bound", "vae", "vsc") for dataset in PICTURES]
     return Verdict(bounds[0]["vae"] < bounds[0]["vsc"] and bounds[1]["vsc"] < bounds[1]["vae"],
-                   "Importance-weighted bound (nats): " + ". ".join(
-                       f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, bounds, strict=True)))
+                   "Importance-weighted bound (nats): " + _by_dataset(PICTURES, bounds))
 
 
 @claim("order-of-activity", suite="site")
 def _(runs):
     on = [_means(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae") for dataset in PICTURES]
-    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + ". ".join(
-        f"{dataset}: {_listed(each)}" for dataset, each in zip(PICTURES, on, strict=True)))
+    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + _by_dataset(PICTURES, on))
 
 
 @claim("topk-entries-not-local", suite="site")
 def _(runs):
     extents = [_means(runs, dataset, "entry_extent", "vae", "topk", "hybrid", "vsc") for dataset in PICTURES]
     return Verdict(all(min(each["topk"], each["hybrid"], each["vsc"]) > each["vae"] for each in extents),
-                   "Extent of an entry: " + ". ".join(
-                       f"{dataset}: {_listed(each, '.1%')}" for dataset, each in zip(PICTURES, extents, strict=True)))
+                   "Extent of an entry: " + _by_dataset(PICTURES, extents, ".1%"))
 
 
 @claim("topk-sets-tell-classes", suite="site")
@@ -741,7 +740,7 @@ def _(runs):
     larger = smiley.where(latent_dim=60)
     others = larger.where(run=lambda name: name not in set(larger.where(**own).frame["run"]))
     next_best = others.means(["negative_elbo"], by="group")["negative_elbo"].idxmin()
-    found = against(larger, own, {"group": next_best}, "negative_elbo")
+    found = against(larger, own, next_best, "negative_elbo")
     return Verdict(used < 18 and found.level, f"At most {used:.0f} dimensions in use; J = 60, {found.text}")
 
 
@@ -770,7 +769,7 @@ def _(runs):
 @claim("gamma-is-not-what-matters", suite="hybrid")
 def _(runs):
     ablation = runs.matching("sinusoids/hybrid-*")
-    found = [against(ablation, {"group": "sinusoids/hybrid-linear-normal"}, {"group": "sinusoids/hybrid-linear"},
+    found = [against(ablation, "sinusoids/hybrid-linear-normal", "sinusoids/hybrid-linear",
                      measure, names=("normal magnitudes", "Gamma"))
              for measure in ("negative_elbo", "mean_squared_error")]
     return Verdict(all(each.level for each in found), in_words(*together(*found)))
@@ -779,7 +778,7 @@ def _(runs):
 @claim("what-matters", suite="hybrid")
 def _(runs):
     def costs(variant, measure="negative_elbo"):
-        return against(runs, {"group": f"sinusoids/hybrid-linear-{variant}"}, {"group": "sinusoids/hybrid-linear"},
+        return against(runs, f"sinusoids/hybrid-linear-{variant}", "sinusoids/hybrid-linear",
                        measure, names=(variant, "hybrid"))
 
     *bounds, atoms = together(*(costs(variant) for variant in ("sampled", "k-below-1", "loose")),
@@ -791,7 +790,7 @@ def _(runs):
 
 @claim("gamma-better-on-pictures", suite="hybrid")
 def _(runs):
-    found = together(*(against(runs, {"group": "mnist/hybrid-atoms"}, {"group": "mnist/hybrid-atoms-normal"}, measure,
+    found = together(*(against(runs, "mnist/hybrid-atoms", "mnist/hybrid-atoms-normal", measure,
                                names=("Gamma", "normal magnitudes"))
                        for measure in ("negative_elbo", "mean_squared_error")))
     return Verdict(all(each.lower for each in found), in_words(*found))
@@ -821,7 +820,7 @@ def _(runs):
 def _(runs):
     shown = runs.matching(["mnist/*-atoms/*", "mnist/vsc-gaussian/*"])
     epochs, falls = set(shown.frame["epochs"]), shown.convergence("train_total")["fall"]
-    found = against(runs, {"group": "mnist/hybrid-atoms-long"}, {"group": "mnist/hybrid-atoms"}, "negative_elbo",
+    found = against(runs, "mnist/hybrid-atoms-long", "mnist/hybrid-atoms", "negative_elbo",
                     names=("20 epochs", "10 epochs"))
     longer = set(runs.where(group="mnist/hybrid-atoms-long").frame["epochs"])
     return Verdict(epochs == {10} and longer == {20} and falls.min() > 10 and -found.amount > 40,
@@ -830,8 +829,8 @@ def _(runs):
 
 @claim("random-dictionary-better", suite="hybrid")
 def _(runs):
-    sides = {"group": "mnist/hybrid-atoms-random"}, {"group": "mnist/hybrid-atoms"}
-    starts = [set(runs.where(**side).frame["dictionary"]) for side in sides]
+    sides = "mnist/hybrid-atoms-random", "mnist/hybrid-atoms"
+    starts = [set(runs.where(group=side).frame["dictionary"]) for side in sides]
     found = together(*(against(runs, *sides, measure, names=("random", "observations"))
                        for measure in ("negative_elbo", "mean_squared_error")))
     return Verdict(starts == [{"random"}, {"data"}] and all(each.lower for each in found), in_words(*found))
@@ -887,8 +886,8 @@ def _(runs):
 
 @claim("small-shapes-pay", suite="hybrid")
 def _(runs):
-    found = together(*(against(runs, {"group": f"sinusoids/hybrid-amplitudes{many}-k-below-1"},
-                               {"group": f"sinusoids/hybrid-amplitudes{many}"}, measure,
+    found = together(*(against(runs, f"sinusoids/hybrid-amplitudes{many}-k-below-1",
+                               f"sinusoids/hybrid-amplitudes{many}", measure,
                                names=(f"k at most 1, {signals} signals", "any k"))
                        for many, signals in (("", "2,000"), ("-many", "20,000"))
                        for measure in ("negative_elbo", "mean_squared_error")))
@@ -905,7 +904,7 @@ def _(runs):
 
 @claim("small-shapes-cost-in-noise", suite="hybrid")
 def _(runs):
-    found = against(runs, {"group": "sinusoids/hybrid-noise-k-below-1"}, {"group": "sinusoids/hybrid-noise"},
+    found = against(runs, "sinusoids/hybrid-noise-k-below-1", "sinusoids/hybrid-noise",
                     "negative_elbo", names=("k at most 1", "any k"))
     return Verdict(found.higher, found.text)
 
@@ -1155,8 +1154,7 @@ def _(runs):
     best = {dataset: _best(runs, "negative_elbo", dataset)[0] for dataset in datasets}
     dense = [name for name in best.values() if name in ("vae", "beta-vae")]
     return Verdict(len(dense) == 4 and all(each["autoencoder"] < min(each["vsc"], each["hybrid"]) for each in errors),
-                   "MSE: " + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in
-                                       zip(datasets, errors, strict=True))
+                   "MSE: " + _by_dataset(datasets, errors)
                    + ". The best bound: " + "; ".join(f"{dataset}: {name}" for dataset, name in best.items()))
 
 
@@ -1165,8 +1163,7 @@ def _(runs):
     errors = [_means(runs, dataset, "mean_squared_error", "vae", "vsc", "hybrid")
               for dataset in (*PICTURES, "returns")]
     more = [min(each["vsc"], each["hybrid"]) / each["vae"] - 1 for each in errors]
-    return Verdict(min(more) > 0.2, "MSE: " + ". ".join(
-        f"{dataset}: {_listed(each)}" for dataset, each in zip((*PICTURES, "returns"), errors, strict=True)),
+    return Verdict(min(more) > 0.2, "MSE: " + _by_dataset((*PICTURES, "returns"), errors),
         {"least": f"{100 * min(more):.0f}%"})
 
 
@@ -1186,18 +1183,17 @@ def _(runs):
                      for name in ("hoyer", "mean_squared_error"))
     denser = all(each[names[0]] < min(each[names[1]], each[names[2]]) for each in hoyer)
     better = all(each[names[0]] < each[names[2]] for each in errors)
-    return Verdict(denser and better, "Hoyer: " + ". ".join(
-        f"{dataset}: {_listed(each, '.2f')}" for dataset, each in zip(datasets, hoyer, strict=True))
-        + ". MSE: " + ". ".join(f"{dataset}: {_listed(each)}" for dataset, each in zip(datasets, errors, strict=True)))
+    return Verdict(denser and better, "Hoyer: " + _by_dataset(datasets, hoyer, ".2f")
+        + ". MSE: " + _by_dataset(datasets, errors))
 
 
 @claim("small-shapes-two-ways", suite="hybrid")
 def _(runs):
     costs, pays = together(
-        against(runs, {"group": "sinusoids/hybrid-linear-k-below-1"}, {"group": "sinusoids/hybrid-linear"},
+        against(runs, "sinusoids/hybrid-linear-k-below-1", "sinusoids/hybrid-linear",
                 "negative_elbo", names=("sinusoids, k at most 1", "any k")),
-        against(runs, {"group": "sinusoids/hybrid-amplitudes-many-k-below-1"},
-                {"group": "sinusoids/hybrid-amplitudes-many"}, "negative_elbo",
+        against(runs, "sinusoids/hybrid-amplitudes-many-k-below-1",
+                "sinusoids/hybrid-amplitudes-many", "negative_elbo",
                 names=("amplitudes of shape ½, k at most 1", "any k")))
     return Verdict(costs.higher and pays.lower, in_words(costs, pays))
 

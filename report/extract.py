@@ -27,7 +27,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -86,9 +86,14 @@ def read_pages(root: Path) -> list[Page]:
     pages = []
     for path in [root / "index.qmd", *sorted((root / "report").glob("[!_]*.qmd"))]:
         text = path.read_text(encoding="utf-8")
-        named = re.search(r"^suites: *\[(.*)\]", text.partition("\n---\n")[0], re.MULTILINE)
-        pages.append(Page(path.relative_to(root).as_posix(), text, re.findall(r"[\w-]+", named[1]) if named else []))
+        pages.append(Page(path.relative_to(root).as_posix(), text, listed(text, "suites")))
     return pages
+
+
+def listed(text: str, key: str) -> list[str]:
+    """The names in ``key: [one, another]`` of a page's front matter."""
+    found = re.search(rf"^{key}: *\[(.*?)\]", text.partition("\n---\n")[0], re.MULTILINE | re.DOTALL)
+    return re.findall(r"[\w-]+", found[1]) if found else []
 
 
 # --- notebooks
@@ -430,7 +435,7 @@ def verdicts(root: Path, site: str) -> tuple[str, dict]:
     """
     kept, folder = root / "results" / "claims.json", root / "report" / "_cells"
     source = [*root.glob("results/*/*.csv*"), *root.glob("src/sparse_vae/report/*.py"), *root.glob("report/claims.*"),
-              *root.glob("report/*.qmd"), *([kept] if kept.exists() else [])]
+              root / "index.qmd", *root.glob("report/*.qmd"), *([kept] if kept.exists() else [])]
     digest = hashlib.sha256(site.encode())
     for path in sorted(source):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -550,19 +555,16 @@ def collect(root: Path, site: str, *, evaluate: bool = True) -> Extract:
 def _book(root: Path, texts: dict[str, str], shown: dict[str, tuple[Notebook, Cell]], cells: dict[str, str],
           values: dict) -> str:
     """The chapters that ``report/print.qmd`` lists, in one text."""
-    script = _script(root, "book")
-
-    def cell(name: str) -> str:
+    def printed(kind: str, name: str) -> str:
+        if kind == "var":
+            return str(reduce(dict.__getitem__, name.split("."), values))
         return shown[name][0].as_printed(shown[name][1]) if name in shown else cells.get(name, "")
 
-    def value(name: str) -> str:
-        found = values
-        for key in name.split("."):
-            found = found[key]
-        return str(found)
-
-    names = script.chapters(texts.get("report/print.qmd", ""))
-    return script.book({name: texts[f"report/{name}.qmd"] for name in names}, cell, value, without_code)
+    names = listed(texts.get("report/print.qmd", ""), "chapters")
+    if missing := [name for name in names if f"report/{name}.qmd" not in texts]:
+        raise ReportError(f"report/print.qmd: there is no chapter {', '.join(missing)}")
+    return _script(root, "book").book({name: texts[f"report/{name}.qmd"] for name in names}, SHORTCODE, printed,
+                                      without_code)
 
 
 def _results(suites: dict[str, Suite]) -> str:

@@ -29,7 +29,7 @@ LARGEST = 2_000_000
 NEEDS_SERVER = ('<script>if (location.protocol === "file:") document.currentScript.previousElementSibling'
                 '.querySelector("p").textContent = "A browser runs this on a page from a server only: make preview";'
                 '</script>')
-SHIFT = {"F16": ("e", 2), "F32": ("f", 4)}
+FLOATS = {"F16": ("e", 2), "F32": ("f", 4)}
 
 
 def lay_out(html: str, root: Path, suite: str, label: str) -> tuple[str, dict[str, bytes]]:
@@ -102,10 +102,10 @@ def smaller(weights: bytes) -> bytes:
     for name, tensor in sorted(header.items(), key=lambda item: len(item[1]["shape"]) > 1):
         first, last = tensor["data_offsets"]
         content = weights[start + first:start + last]
-        if len(tensor["shape"]) < 2 or tensor["dtype"] not in SHIFT:
+        if len(tensor["shape"]) < 2 or tensor["dtype"] not in FLOATS:
             add(name, tensor["dtype"], tensor["shape"], content)
             continue
-        kind, size = SHIFT[tensor["dtype"]]
+        kind, size = FLOATS[tensor["dtype"]]
         values = struct.unpack(f"<{len(content) // size}{kind}", content)
         columns = math.prod(tensor["shape"][1:])
         scales, numbers = array.array("f"), array.array("b")

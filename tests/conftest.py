@@ -16,7 +16,7 @@ import torch
 from sparse_vae.datasets import download
 from sparse_vae.datasets.download import MIRROR_VARIABLE
 
-HEAVY_FIXTURES = {"browser", "built", "commit", "copied", "copy", "quarto", "run_cells", "two_threads"}
+HEAVY_FIXTURES = {"browser", "built", "commit", "copied", "copy", "quarto", "run_cells"}
 HEAVY_FILES = {"test_defaults", "test_execution", "test_figures", "test_hybrid", "test_kernels", "test_package",
                "test_plots", "test_properties"}
 LONGEST = ["test_site", "test_notebooks", "test_execution", "test_defaults", "test_widgets", "test_habits",

@@ -104,10 +104,10 @@ def test_docstrings_become_markdown(tmp_path, api):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("page", "expected"), [("use-gamma", r"tensor\(0\.0[45]\d+\) tensor\([12]\."),
-                                                ("use-spike-slab", r"tensor\(0\.[3-7]")])
+                                                ("use-spike-slab", r"tensor\(0\.[3-7]\d+\)\n0\.[6-9]")])
 def test_lines_of_how_tos_run(page, expected, capsys):
     text = (ROOT / "report" / f"{page}.qmd").read_text()
     code, = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    exec(compile(code, f"{page}.py", "exec"), {"__name__": "__main__"})
+    exec(compile(code.replace("range(1500)", "range(500)"), f"{page}.py", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert re.search(expected, printed, re.DOTALL), printed

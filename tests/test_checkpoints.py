@@ -114,7 +114,8 @@ def test_damaged_weights_are_refused(weights, how):
                                    {"dataset": "sinusoids"}])
 def test_weights_of_another_model_or_other_settings_are_refused(weights, other):
     config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})
-    with pytest.raises(RunError, match="holds the weights of another model or other settings"):
+    reason = r"(?s)model\.safetensors holds the weights of another model or other settings: .*(size mismatch|key)"
+    with pytest.raises(RunError, match=reason):
         load_weights(build_model(config, load_data(config)), weights)
 
 
@@ -171,8 +172,7 @@ def test_without_a_checkpoint_a_run_starts_anew(tmp_path):
     assert state.epoch == 0
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("other", [{"model": "beta-vae"}, {"dataset": "smiley"}, {"latent_dim": 4}, {"seed": 1},
+@pytest.mark.parametrize("other", [{"model": "beta-vae"}, {"dataset": "sinusoids"}, {"latent_dim": 4}, {"seed": 1},
                                    {"learning_rate": 0.1}, {"epochs": 2}])
 def test_a_checkpoint_of_another_run_is_refused(checkpoint, other):
     config = configure(**{"model": "vae", "dataset": "digits", **TINY, **other})

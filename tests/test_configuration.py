@@ -93,6 +93,9 @@ def test_a_function_takes_settings_by_name_or_in_order():
         draw(3, -1)
     with pytest.raises(SettingError, match="unknown setting of draw 'm'"):
         draw(m=3)
+    for positional, named in (((3, 1, 2), {}), ((3,), {"n": 3})):
+        with pytest.raises(TypeError, match="draw takes each of n, noise once"):
+            draw(*positional, **named)
 
 
 def test_a_new_model_is_one_class_and_one_line(monkeypatch):

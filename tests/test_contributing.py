@@ -77,7 +77,7 @@ def copy(tmp_path) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     _program(programs / "make", f'exec {shutil.which("make")} --old-file=.venv/installed "$@"')
-    _program(programs / "sparse-vae", f'exec {sys.executable} -m sparse_vae.report.cli "$@"')
+    _program(programs / "sparse-vae", f'exec {sys.executable} -m sparse_vae "$@"')
     _program(programs / "pytest", f'exec {sys.executable} -m pytest -q -p no:cacheprovider "$@"')
     _program(programs / "python", f'exec {sys.executable} "$@"')
     return root
@@ -200,11 +200,10 @@ def test_release_a_version(copy, tmp_path):
         return run(folder, "git", *arguments).strip()
 
     git("init", "--quiet", "--bare", "--initial-branch", "main", str(tmp_path / "origin.git"))
-    git("config", "core.compression", "0")
     git("config", "user.name", "A Reader")
     git("config", "user.email", "reader@example.org")
     git("remote", "add", "origin", str(tmp_path / "origin.git"))
-    git("add", "--all")
+    git("add", "CHANGELOG.md", "CITATION.cff", "src")
     git("commit", "--quiet", "--message", "Start")
     follow(copy, "Release a version")
     assert git("rev-parse", "main", folder=tmp_path / "origin.git") == git("rev-parse", "v1.0.0^{commit}")

@@ -55,18 +55,14 @@ def tensors(split: Split) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", dataset_names())
 def test_a_data_set_keeps_the_interface(name, request):
-    load = functools.partial(load_dataset, name, request.getfixturevalue("real_data") if name in DOWNLOADED else "none")
-    data, again = load(), load()
+    data = load_dataset(name, request.getfixturevalue("real_data") if name in DOWNLOADED else "none")
     assert data.name == name
     assert (data.input_shape, len(data.train), len(data.test)) == SHAPES[name]
     assert data.likelihood in ("bernoulli", "gaussian")
     assert data.description == describe_datasets()[name]
     assert data.description.endswith(".")
     assert data.feature_names == () or (len(data.feature_names),) == data.input_shape
-    for split, same in ((data.train, again.train), (data.test, again.test)):
-        assert tensors(split).keys() == tensors(same).keys()
-        assert all(torch.equal(tensor, same) for tensor, same in zip(tensors(split).values(), tensors(same).values(),
-                                                                     strict=True))
+    for split in (data.train, data.test):
         assert all(tensor.is_contiguous() and len(tensor) == len(split) for tensor in tensors(split).values())
         assert split.x.dtype == torch.float32
         assert split.x.isfinite().all()
@@ -110,8 +106,9 @@ def test_a_setting_that_cannot_be_used_is_named(name, setting, value):
 @pytest.mark.parametrize("name", ["smiley", "sinusoids", "returns"])
 def test_the_seed_decides_what_is_generated(name):
     size = {"n_days": 100} if name == "returns" else {"n_train": 100, "n_test": 1}
-    first, second = (load_dataset(name, seed=seed, **size).train.x for seed in (0, 1))
-    assert not torch.equal(first, second)
+    first, again, other = (load_dataset(name, seed=seed, **size).train for seed in (0, 0, 1))
+    assert all(map(torch.equal, tensors(first).values(), tensors(again).values()))
+    assert not torch.equal(first.x, other.x)
 
 
 @pytest.mark.parametrize("name", ["smiley", "sinusoids"])
@@ -131,11 +128,11 @@ def test_the_digits_are_split_by_class():
 
 
 def test_smiley_sources_are_present_in_groups_half_of_the_time():
-    data = load_dataset("smiley", n_train=20_000, n_test=1)
+    data = load_dataset("smiley", n_train=5_000, n_test=1)
     assert data.factor_names == tuple(SOURCES)
     assert data.train.x.unique().tolist() == [0, 1]
     present = data.train.factors != 0
-    assert torch.allclose(present.float().mean(0), torch.tensor(0.5), atol=0.015)  # 4 standard errors
+    assert torch.allclose(present.float().mean(0), torch.tensor(0.5), atol=0.03)  # 4 standard errors
     for group in range(len(GROUPS)):
         together = present[:, group == GROUP_OF_SOURCE]
         assert (together.all(1) == together.any(1)).all()
@@ -154,15 +151,19 @@ def test_smiley_images_are_drawn_from_their_factors():
     assert np.array_equal(render_faces(train.factors.numpy()), train.x[:, 0].numpy() == 1)
 
 
+@pytest.fixture(scope="module")
+def factors_of_faces() -> np.ndarray:
+    return load_dataset("smiley", n_train=2_000, n_test=1).train.factors.numpy()
+
+
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_smiley_source_changes_pixels_where_it_is_present(source):
+def test_every_smiley_source_changes_pixels_where_it_is_present(source, factors_of_faces):
     column = list(SOURCES).index(source)
     low, high = np.zeros((2, 1, len(SOURCES)), dtype=np.float32)
     low[:, column], high[:, column] = -2, 2
     assert (render_faces(low) != render_faces(high)).any()  # alone, the other sources of its group at rest
 
-    factors = load_dataset("smiley", n_train=2_000, n_test=1).train.factors.numpy()
-    factors = factors[factors[:, column] != 0]
+    factors = factors_of_faces[factors_of_faces[:, column] != 0]
     faces = render_faces(factors)
     without = factors * (GROUP_OF_SOURCE[column] != GROUP_OF_SOURCE)
     assert (render_faces(without) != faces).any(axis=(1, 2)).all()

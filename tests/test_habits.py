@@ -135,8 +135,7 @@ def test_the_dev_container_calls_what_there_is():
 
 
 @pytest.mark.parametrize(("schema", "paths"), [
-    ("github-workflows", WORKFLOWS), ("github-issue-forms", FORMS),
-    ("github-issue-config", [GITHUB / "ISSUE_TEMPLATE" / "config.yml"])])
+    ("github-issue-forms", FORMS), ("github-issue-config", [GITHUB / "ISSUE_TEMPLATE" / "config.yml"])])
 def test_what_github_reads_keeps_its_schema(schema, paths):
     answer = subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths],
                             capture_output=True, text=True, check=False)

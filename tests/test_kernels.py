@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -103,6 +104,7 @@ def test_nothing_stays_behind(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as owner:
         descendants = []
         while not any(process.ppid() != owner.pid for process in descendants):  # until there is a fork server's kernel
+            time.sleep(0.05)
             descendants = psutil.Process(owner.pid).children(recursive=True)
         owner.kill()
     _, alive = psutil.wait_procs(descendants, timeout=30)

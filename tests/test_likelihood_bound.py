@@ -64,8 +64,7 @@ def negative_log_evidence(x):
     return -MultivariateNormal(torch.zeros(2, dtype=torch.float64), covariance).log_prob(x)
 
 
-@pytest.mark.parametrize("n_samples", [1, 7, 500])
-@pytest.mark.parametrize("batch_size", [1, 2, 1000])
+@pytest.mark.parametrize(("n_samples", "batch_size"), [(1, 1), (7, 2), (500, 1000)])
 def test_the_exact_posterior_gives_the_evidence_with_any_number_of_samples(n_samples, batch_size):
     bound = importance_weighted_nll(LinearModel(), X, n_samples, batch_size=batch_size)
     assert torch.allclose(bound, negative_log_evidence(X), rtol=1e-12)

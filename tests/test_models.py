@@ -331,5 +331,5 @@ def test_the_divergence_of_the_dimensions_is_that_of_the_bound(name):
     model, x = make(name, **settings), observations((1, 8, 8))
     assert model.kl_per_dimension(x).shape == (BATCH, LATENTS)
     loss = model.loss(x, generator=seeded())
-    weight = getattr(model, "kl_weight", 1.0)
+    weight = getattr(model, "beta", 1.0)
     assert loss.kl.item() == pytest.approx(weight * model.kl_per_dimension(x).sum(1).mean().item(), rel=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 import sparse_vae
 
 SOURCE = Path(sparse_vae.__file__).parent
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SCRIPT = Path(sys.executable).with_name("sparse-vae")
-COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "sparse_vae.report.cli"]
+COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "sparse_vae"]
 OF_THE_REPORT = {"IPython", "PIL", "dask", "distributed", "ipykernel", "jupyter_client", "jupyter_core", "jupyterlab",
-                 "matplotlib", "nbconvert", "nbformat", "pandas", "papermill", "pypandoc", "seaborn", "skimage",
+                 "matplotlib", "nbformat", "pandas", "papermill", "pypandoc", "seaborn", "skimage",
                  "torchvision", "yaml"}
 LIBRARY = [f"sparse_vae.{path.relative_to(SOURCE).with_suffix('').as_posix().replace('/', '.')}"
            for path in sorted(SOURCE.rglob("*.py"))  # __main__ is the command, which says so where the extra is missing
@@ -119,33 +117,21 @@ def test_there_is_one_version():
 # --- the command
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    """A project folder with the notebooks, to be in."""
-    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
-    (tmp_path / "experiments").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_command_exits_with_its_status_and_no_traceback(project):
-    result = subprocess.run([*COMMAND, "train", "epochs=0"], capture_output=True, text=True)
+def test_the_command_exits_with_its_status_and_no_traceback(tmp_path):
+    for folder in ("experiments", "notebooks"):
+        (tmp_path / folder).mkdir()
+    result = subprocess.run([*COMMAND, "train", "epochs=0"], cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: epochs must be an integer of at least 1; got 0\n"
 
 
-@pytest.mark.parametrize("arguments", ["models", "--help", "train epochs=1 backbone=mlp seed=3"])
-def test_a_reader_that_has_seen_enough_is_told_no_error(project, monkeypatch, arguments):
+@pytest.mark.parametrize("argument", ["models", "--help"])
+def test_a_reader_that_has_seen_enough_is_told_no_error(monkeypatch, argument):
     """What ``head`` leaves: a pipe that nobody reads any more, closed here before the command writes."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # argparse passes over the error of a write, not of a flush
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run([*COMMAND, *arguments.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run([*COMMAND, argument], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert result.returncode == 141  # 128 + SIGPIPE
-    if "seed=3" in arguments:  # its work is done all the same
-        assert "epoch 1/1" in result.stderr
-        assert len(list(project.glob("runs/local/digits/*/seed3/measures.json"))) == 1
-    else:
-        assert result.stderr == ""
-    assert "Error" not in result.stderr
+    assert result.stderr == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +62,7 @@ def project(tmp_path_factory) -> Path:
         yield folder
 
 
-@cases(500)
+@cases(300)
 @given(st.lists(st.one_of(
     st.sampled_from(MODEL_NAMES).map("model={}".format), st.sampled_from(dataset_names()).map("dataset={}".format),
     st.builds("{}={}".format, st.sampled_from(KEYS), usual | typed), typed), max_size=4))
@@ -111,7 +112,7 @@ suites = st.fixed_dictionaries({"runs": st.lists(runs | nested, max_size=3) | ne
         max_size=2) | nested})
 
 
-@cases(500)
+@cases(300)
 @given(st.one_of(suites.map(lambda content: yaml.dump(content).encode()), st.text().map(str.encode),
                  st.binary(max_size=20)))
 def test_suites(project, content):
@@ -134,7 +135,7 @@ cells = st.one_of(st.floats().map(repr), st.integers().map(str), st.text(max_siz
                   st.sampled_from(["", "NA", "1e308", "-1e308", "1e-320", "1_0", "١", "0x1", "1,5", '"', "\n", "\0"]))
 
 
-@cases(400)
+@cases(300)
 @given(st.integers(1, 3), st.integers(28, 34), st.none() | st.binary(max_size=30),
        st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4), cells), max_size=4))
 def test_returns_of_ones_own(tmp_path_factory, n_assets, n_days, instead, changes):
@@ -159,7 +160,8 @@ def test_returns_of_ones_own(tmp_path_factory, n_assets, n_days, instead, change
         assert data.test.x.isfinite().all()
 
 
-numbers = st.one_of(st.floats(width=32), st.floats(1e-6, 1e4), st.sampled_from([0.0, -0.0, 1e-6, 1e-45, 3e38]))
+numbers = st.one_of(st.floats(width=32), st.floats(1e-6, 1e4),
+                    st.sampled_from([0.0, -0.0, 1e-6, 1e-45, 3e38, math.inf, math.nan]))
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
 

@@ -580,10 +580,7 @@ def test_histories_of_runs_trained_here():
 @pytest.mark.parametrize(("train", "message"), [
     ((), "without a suite, `train` must say what to train"), ([], "without a suite, `train` must say"),
     (["vae"], "an entry of `train` must be a mapping of settings; got 'vae'"),
-    ({"model": "vae"}, "has no dataset"), ({"dataset": "digits"}, "has no model"),
-    ({"model": "hybird", "dataset": "digits"}, "unknown model 'hybird'; did you mean 'hybrid'"),
-    ({"model": "pca", "dataset": "digits", "latent_dm": 2}, "'latent_dm'; did you mean 'latent_dim'"),
-    ({"model": "pca", "dataset": "digits", "latent_dim": []}, "latent_dim must have at least one value")])
+    ({"model": "vae"}, "has no dataset")])
 def test_what_cannot_be_trained_is_refused(train, message):
     with pytest.raises(SettingError, match=message):
         open_runs(train=train)

@@ -22,7 +22,7 @@ import sparse_vae
 from sparse_vae import checkpoints, files
 from sparse_vae.checkpoints import RunError, load_weights, train_run
 from sparse_vae.configuration import RunConfig, build_model, configure, load_data
-from sparse_vae.models import CLASSICAL, MODELS
+from sparse_vae.models import CLASSICAL
 from sparse_vae.report.measures import Measured, measure, measures_fingerprint
 from sparse_vae.report.runs import (
     PACKAGE,
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- a run's folder
 
 
-@pytest.mark.parametrize("name", [*MODELS, "pca", "dictionary"])
+@pytest.mark.parametrize("name", ["vae", "topk", "batchtopk", "pca", "dictionary"])
 def test_a_run_is_read_back_as_it_was_written(name, tmp_path):
     settings = {"epochs": 1, "latent_dim": 3} if name in CLASSICAL else TINY
     config = configure(name, "digits", **settings, seed=2)
@@ -196,14 +196,6 @@ def test_a_folder_without_a_run(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"no run in .*file: it has no config\.json"):
         read_config(tmp_path / "file")
-
-
-@pytest.mark.parametrize("size", [0, 20, 0.5])
-def test_a_run_with_damaged_weights_is_not_finished(run_folder, size):
-    path = run_folder / "model.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:int(size * len(whole)) if isinstance(size, float) else size])
-    assert not is_finished(run_folder, read_config(run_folder))
 
 
 # --- the package

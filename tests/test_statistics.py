@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 
 import numpy as np
@@ -13,8 +12,7 @@ from sparse_vae.checks import SettingError
 from sparse_vae.report.statistics import Comparison, compare_means, convergence, correct, mean_and_error
 
 RANDOM = np.random.default_rng(0)
-SAMPLES = [(RANDOM.normal(0, 1, n).tolist(), RANDOM.normal(0.5, 3, m).tolist())
-           for n, m in itertools.product((2, 3, 8), repeat=2)]
+FIRST, SECOND = RANDOM.normal(0, 1, 2).tolist(), RANDOM.normal(0.5, 3, 3).tolist()
 
 
 def corrected(*p: float) -> list[float]:
@@ -24,14 +22,13 @@ def corrected(*p: float) -> list[float]:
 # --- differences
 
 
-@pytest.mark.parametrize(("first", "second"), SAMPLES)
-def test_a_comparison_is_a_welch_test(first, second):
-    found, expected = compare_means(first, second), stats.ttest_ind(first, second, equal_var=False)
+def test_a_comparison_is_a_welch_test():
+    found, expected = compare_means(FIRST, SECOND), stats.ttest_ind(FIRST, SECOND, equal_var=False)
     interval = expected.confidence_interval()
     assert found.p == found.p_holm == expected.pvalue
     assert (found.low, found.high) == tuple(interval)
     assert found.low < found.difference < found.high
-    assert found.n == (len(first), len(second))
+    assert found.n == (2, 3)
 
 
 def test_a_welch_test_by_hand():
@@ -42,9 +39,8 @@ def test_a_welch_test_by_hand():
     assert (found.low, found.high) == pytest.approx((-2 - half, -2 + half))
 
 
-@pytest.mark.parametrize(("first", "second"), [pair for pair in SAMPLES if len(pair[0]) == len(pair[1])])
-def test_pairs_are_compared_by_their_differences(first, second):
-    found, expected = compare_means(first, second, paired=True), stats.ttest_rel(first, second)
+def test_pairs_are_compared_by_their_differences():
+    found, expected = compare_means(FIRST, SECOND[:2], paired=True), stats.ttest_rel(FIRST, SECOND[:2])
     assert found.p == expected.pvalue
     assert (found.low, found.high) == tuple(expected.confidence_interval())
 

@@ -160,6 +160,7 @@ TWO = f"runs: [{RUN}, {{model: vae, dataset: digits, seed: 1"
     (f"{TWO}, variant: ../../x}}]", "run 2: variant becomes part of a file name and must not contain /"),
     (f"runs: [{RUN}]\npublished: mnist/*",
      r"published: unknown run, or pattern that fits no run, 'mnist/\*'; Known: digits"),
+    (f"runs: [{RUN}]\npublished:", "published: patterns of names are text, or a list of texts; got None"),
     (f"runs: [{RUN}]\nfirst: mnist", "unknown data set among the suite's runs 'mnist'; Known: digits"),
     *((f"runs: [{RUN}]\nfigures: {figures}", message) for figures, message in (
         ("3", "figures must be a list; got 3"), ("[x]", "figure 1: must be a mapping"),

@@ -107,7 +107,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     '1,2,3'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary

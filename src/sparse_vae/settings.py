@@ -206,7 +206,10 @@ def takes_settings(settings: Mapping[str, Setting], *, together: Callable[[Simpl
         @wraps(function)
         def call(*positional: Any, **named: Any) -> Result:
             passed = {name: named.pop(name) for name in others & named.keys()}
-            return function(**passed, **check(dict(zip(settings, positional, strict=False)) | named))
+            given = dict(zip(settings, positional, strict=False))
+            if len(positional) > len(settings) or given.keys() & named.keys():
+                raise TypeError(f"{function.__name__} takes each of {', '.join(settings)} once")
+            return function(**passed, **check(given | named))
 
         taking = cast(TakesSettings[Result], call)
         taking.settings, taking.check = settings, check

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -133,19 +133,6 @@ def disarm(loss: Callable[[Tensor], Tensor], logits: Tensor, *, generator: torch
     return difference / 2 * (spikes - antithetic) * logits.abs().sigmoid()
 
 
-class Moments(NamedTuple):
-    """E[1(z ≠ 0)], E[z], E[z²]: what a spike-and-slab's log-density is linear in; ``(batch, J)`` each."""
-
-    nonzero: Tensor
-    first: Tensor
-    second: Tensor
-
-    @classmethod
-    def of_sample(cls, z: Tensor) -> Moments:
-        """The moments of the point z itself: 1(z ≠ 0), z, z²."""
-        return cls((z != 0).to(z), z, z.square())
-
-
 class SpikeSlab(Distribution):
     """Independent spike-and-slabs, one for each element.
 
@@ -218,10 +205,6 @@ class SpikeSlab(Distribution):
         spike = -self.probs * F.logsigmoid(self.logits) - (1 - self.probs) * F.logsigmoid(-self.logits)
         return spike + self.probs * slab
 
-    def moments(self) -> Moments:
-        """γ, γμ and γ(σ² + μ²)."""
-        return Moments(self.probs, self.mean, self.probs * (self.scale.square() + self.loc.square()))
-
 
 @register_kl(SpikeSlab, SpikeSlab)
 def _spike_slab_kl(p: SpikeSlab, q: SpikeSlab) -> Tensor:
@@ -241,26 +224,23 @@ def bernoulli_kl(logits: Tensor, other_logits: Tensor) -> Tensor:
             + (1 - probs) * (F.logsigmoid(-logits) - F.logsigmoid(-other_logits)))
 
 
-def cross_log_density(moments: Moments, components: SpikeSlab) -> Tensor:
-    """E[ln p_u(z)] for every pair of an observation and a component, by matrix products.
-
-    With the moments of a distribution q this is minus the cross-entropy, so that KL(q ‖ p_u) = −H(q) − E_q[ln p_u];
-    with :meth:`Moments.of_sample` it is ln p_u(z).
+def cross_log_density(z: Tensor, components: SpikeSlab) -> Tensor:
+    """ln p_u(z) for every pair of a point and a component, by matrix products: it is linear in 1(z ≠ 0), z and z².
 
     Args:
-        moments: of n distributions or points, ``(n, J)`` each.
+        z: n points, ``(n, J)``.
         components: u of them, ``(u, J)``.
 
     Returns:
-        Nats, summed over the J dimensions, ``(n, u)``. Computed in the dtype of the moments, also under autocast.
+        Nats, summed over the J dimensions, ``(n, u)``. Computed in the dtype of ``z``, also under autocast.
     """
     precision = components.scale.square().reciprocal()
     log_zero = F.logsigmoid(-components.logits)
     log_slab_at_zero = (F.logsigmoid(components.logits) - components.scale.log() - 0.5 * math.log(2 * math.pi)
                         - 0.5 * components.loc.square() * precision)
     with torch.autocast(precision.device.type, enabled=False):
-        return (log_zero.sum(1) + moments.nonzero @ (log_slab_at_zero - log_zero).T
-                + moments.first @ (components.loc * precision).T - 0.5 * moments.second @ precision.T)
+        return (log_zero.sum(1) + (z != 0).to(z) @ (log_slab_at_zero - log_zero).T
+                + z @ (components.loc * precision).T - 0.5 * z.square() @ precision.T)
 
 
 class PairwiseKL(torch.autograd.Function):
@@ -300,5 +280,5 @@ class PairwiseKL(torch.autograd.Function):
                 on + of_columns * other_logit.sigmoid())
 
 
-__all__ = ["SPIKES", "Moments", "PairwiseKL", "SpikeSlab", "bernoulli_kl", "cross_log_density", "disarm",
+__all__ = ["SPIKES", "PairwiseKL", "SpikeSlab", "bernoulli_kl", "cross_log_density", "disarm",
            "sample_spikes"]

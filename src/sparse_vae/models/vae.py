@@ -54,12 +54,8 @@ class VAE(GenerativeModel):
     """
 
     encoder_outputs_per_latent = 2
+    beta = 1.0
     active_means = f"the posterior is more than {ACTIVE_KL} nats (KL) away from the prior"
-
-    @property
-    def kl_weight(self) -> float:
-        """Weight of the KL in the objective."""
-        return 1.0
 
     def encode(self, x: Tensor) -> NormalPosterior:
         return NormalPosterior(*self.encoder_outputs(x))
@@ -77,7 +73,7 @@ class VAE(GenerativeModel):
 
     def loss(self, x: Tensor, *, step: int | None = None, generator: torch.Generator | None = None) -> VAELoss:
         reconstruction, kl = (term.mean() for term in self._elbo_terms(x, generator))
-        weighted_kl = self.kl_weight * kl
+        weighted_kl = self.beta * kl
         return VAELoss(reconstruction + weighted_kl, reconstruction, weighted_kl)
 
     def negative_elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -112,7 +108,3 @@ class BetaVAE(VAE):
                        "objective (nothing then keeps σ away from 0)", minimum=0, symbol="β"),
     }
     beta: float
-
-    @property
-    def kl_weight(self) -> float:
-        return self.beta

@@ -51,7 +51,7 @@ from torch.distributions import kl_divergence
 
 from sparse_vae.checks import SettingError, check_integer
 from sparse_vae.distributions import SPIKES, SpikeSlab, bernoulli_kl, standard_normal_kl
-from sparse_vae.distributions.spike_slab import Moments, PairwiseKL, cross_log_density
+from sparse_vae.distributions.spike_slab import PairwiseKL, cross_log_density
 from sparse_vae.models.base import GenerativeModel
 from sparse_vae.models.schedules import SCHEDULES, annealed, ramp
 from sparse_vae.settings import Choice, Integer, Number
@@ -287,7 +287,7 @@ class VSC(GenerativeModel):
         """ln p(z), nats, ``(batch,)``."""
         if pseudo is None:
             return self._fixed_prior().log_prob(z).sum(1)
-        log_densities = cross_log_density(Moments.of_sample(z), pseudo.distribution())
+        log_densities = cross_log_density(z, pseudo.distribution())
         return log_densities.logsumexp(1) - math.log(self.n_pseudo_inputs)
 
     def _sparsity(self, log_choice: Tensor, chosen: SpikeSlabPosterior) -> Tensor:

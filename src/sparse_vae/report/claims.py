@@ -25,7 +25,6 @@ import linecache
 import re
 import runpy
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -225,9 +224,7 @@ def evaluate(root: Path, site_suite: str = PUBLISHED_SITE) -> dict[str, dict[str
 
 def _ask(claim: Claim, runs: Callable[[], Iterable[RunSet]]) -> tuple[bool | None, str, Mapping[str, str]]:
     try:
-        with warnings.catch_warnings():  # scipy warns of seeds that agree nearly; no spread is what they have
-            warnings.simplefilter("ignore", RuntimeWarning)
-            verdict = claim.check(*runs())
+        verdict = claim.check(*runs())
     except SettingError as error:  # no run, or no measure, of what it asks for
         return None, str(error), {}
     except Exception as error:
@@ -344,7 +341,8 @@ def against(runs: RunSet, first: str | Mapping[str, object], second: str | Mappi
     """Compare a measure of two kinds of runs by Welch's test, corrected for the number of comparisons.
 
     Args:
-        first, second: a model's name, or settings and the values or lists of values that they have.
+        first, second: a model's name, a group's, which has a slash, or settings and the values or lists of values that
+            they have.
         measure: its name.
         at: a setting and the values at which to compare, all of which both must have; None compares all runs at once.
         names: what the text calls the two; None takes their titles, without settings where these are told apart so.
@@ -354,7 +352,8 @@ def against(runs: RunSet, first: str | Mapping[str, object], second: str | Mappi
         SettingError: no such runs, or none of them has the measure; no pairs where they are asked for.
     """
     each = find_measure(measure)
-    sides = [{"model": side} if isinstance(side, str) else dict(side) for side in (first, second)]
+    sides = [{"group" if "/" in side else "model": side} if isinstance(side, str) else dict(side)
+             for side in (first, second)]
     names = names or _names(_rows(runs.frame, side).iloc[0] for side in sides)
     places = [{setting: value} for setting, values in (at or {}).items() for value in values] or [{}]
     values = [[_rows(runs.frame, side | place, measure).set_index("seed")[measure] for side in sides]

@@ -193,8 +193,11 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    def add_suite_options(sub: argparse.ArgumentParser, default: str | None) -> None:
-        sub.add_argument("--suite", default=default, help="name of a file in experiments/, without .yml")
+    def add_suite(sub: argparse.ArgumentParser, default: str | None,
+                  help: str = "name of a file in experiments/, without .yml") -> None:
+        sub.add_argument("--suite", default=default, help=help)
+
+    def add_scheduler(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--scheduler", default=None, metavar="ADDRESS",
                          help="a dask scheduler, tcp://host:8786; by default a local cluster (environment: SCHEDULER)")
 
@@ -202,30 +205,35 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--plain", action="store_true", help="the plain preview, even where Quarto is there")
 
     everything = command("all", _all, "train a suite, draw its figures, build the report")
-    add_suite_options(everything, "quick")
+    add_suite(everything, "quick")
+    add_scheduler(everything)
     add_plain_option(everything)
 
     train = command("train", _train, "train one run, from settings written key=value, or a whole suite")
     train.add_argument("settings", nargs="*", metavar="key=value",
                        help="model=…, dataset=…, and any setting of the training, the model or the data set")
-    add_suite_options(train, None)
-    add_suite_options(command("graphics", _graphics, "execute the figure notebooks of a suite"), "quick")
+    add_suite(train, None)
+    add_scheduler(train)
+
+    graphics = command("graphics", _graphics, "execute the figure notebooks of a suite")
+    add_suite(graphics, "quick")
+    add_scheduler(graphics)
 
     collect = command("collect", _collect, "publish finished runs: from runs/ into the tables and weights of results/")
-    collect.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
+    add_suite(collect, "quick")
 
     check = command("check", _check, "check every reference of the pages and every claim over the published results")
-    check.add_argument("--suite", default="report", help="the suite that the site is built of")
+    add_suite(check, "report", "the suite that the site is built of")
 
     site = command("site", _site, "build the report from a suite's results")
-    site.add_argument("--suite", default="quick", help="name of a file in experiments/, without .yml")
+    add_suite(site, "quick")
     add_plain_option(site)
 
-    table = command("table", _table, "print a suite's results as a Markdown table, the README's")
-    table.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+    table = command("table", _table, "print a suite's results as a Markdown table")
+    add_suite(table, "report")
 
     publish = command("publish", _publish, "build the report and push it to the gh-pages branch")
-    publish.add_argument("--suite", default="report", help="name of a file in experiments/, without .yml")
+    add_suite(publish, "report")
     publish.add_argument("--remote", default="origin", help="the git remote to push to")
 
     download = command("download", _download, "download and verify the real data sets")
@@ -260,7 +268,3 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,8 +96,8 @@ def _execute_alone(run: SuiteRun, folder: Path, partial: Path, root: Path, show_
     with atomic_path(marker) as temporary:
         temporary.write_text(json.dumps(asdict(run.config)))
     notebook = partial / "train.ipynb"
-    parameters = {**run.parameters, "data_root": "data", "output": _relative(partial / "run", root),
-                  "checkpoint": _relative(partial / "checkpoint.safetensors", root), "progress": show_progress}
+    parameters = {**run.parameters, "data_root": "data", "output": os.path.relpath(partial / "run", root),
+                  "checkpoint": os.path.relpath(partial / "checkpoint.safetensors", root), "progress": show_progress}
     execute_notebook(root / "notebooks" / "train.ipynb", notebook, parameters, root, show_progress=show_progress)
     executed = annotate(nbformat.read(notebook, as_version=4), run.name.replace("/", "-"))
     nbformat.write(executed, partial / "run" / "train.ipynb")
@@ -120,10 +120,6 @@ def execute_figure(figure: SuiteFigure, suite: Suite, fingerprint: str) -> None:
         executed = annotate(nbformat.read(temporary, as_version=4), figure.name)
         executed.metadata[KEY] = {"fingerprint": fingerprint}
         nbformat.write(executed, temporary)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return os.path.relpath(path, root)
 
 
 def _figure_parameters(figure: SuiteFigure, suite: Suite) -> dict[str, object]:
@@ -321,12 +317,7 @@ def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be; raise a :class:`SettingError` if nothing can be written to it."""
     try:
         while True:
-            try:
-                make_folder(folder)
-            except FileExistsError:  # it is a file; or a folder that was removed between two looks at it
-                if os.path.lexists(folder) and not folder.is_dir():
-                    raise
-                continue
+            make_folder(folder)
             try:
                 with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):  # a name of its own for each command
                     return

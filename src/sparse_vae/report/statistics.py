@@ -20,7 +20,7 @@ LEVEL = 0.05
 TAIL = 0.1
 ROUNDING = 1e-12
 """A spread that is smaller, relative to the values, is an error of their arithmetic."""
-NARROW_SPACE = "\u00a0"
+NO_BREAK_SPACE = "\u00a0"
 
 
 class Comparison(NamedTuple):
@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
         if np.isnan(self.difference):
             return "—"
         shown = f"**{difference}**" if self.differs else difference
-        return shown if np.isnan(self.low) else f"{shown} ({low} to {high})".replace(" ", NARROW_SPACE)
+        return shown if np.isnan(self.low) else f"{shown} ({low} to {high})".replace(" ", NO_BREAK_SPACE)
 
 
 def compare_means(first: Sequence[float], second: Sequence[float], *, paired: bool = False) -> Comparison:
@@ -144,4 +144,4 @@ def mean_and_error(values: Sequence[float], digits: int) -> str:
     if spread and float(f"{error:.{digits}f}") == 0:
         digits = -int(f"{error:.0e}".partition("e")[2])  # of the error as it is rounded
     mean = f"{known.mean():z.{digits}f}".replace("-", "−")
-    return f"{mean}{NARROW_SPACE}±{NARROW_SPACE}{error:.{digits}f}" if spread else mean
+    return f"{mean}{NO_BREAK_SPACE}±{NO_BREAK_SPACE}{error:.{digits}f}" if spread else mean

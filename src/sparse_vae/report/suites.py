@@ -276,11 +276,13 @@ def matching_names(names: list[str], patterns: str | Iterable[str]) -> list[str]
     """The names that fit one of the patterns, in the patterns' order; a pattern that begins with ! takes out again.
 
     Raises:
-        SettingError: a pattern that fits none.
+        SettingError: a pattern that fits none, or what is neither text nor a list.
 
     >>> matching_names(["a/vae/seed0", "a/vae/seed1", "a/vsc/seed0"], ["a/*", "!*/seed1"])
     ['a/vae/seed0', 'a/vsc/seed0']
     """
+    if not isinstance(patterns, (str, list, tuple)):
+        raise SettingError(f"patterns of names are text, or a list of texts; got {patterns!r}")
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else map(str, patterns):
         fitting = fnmatch.filter(names, pattern.removeprefix("!"))

@@ -268,9 +268,9 @@ def weights_path(folder: Path, run: str) -> Path:
     return _place(folder, WEIGHTS) / f"{run}.safetensors"
 
 
-def unpublished(suite: Suite, tables: Tables | None = None) -> list[str]:
+def unpublished(suite: Suite) -> list[str]:
     """Names of the runs of a suite that are not published as the suite now asks for them, with whole weights."""
-    tables = tables or read_tables(suite.folder)
+    tables = read_tables(suite.folder)
     configs, measured = tables.configs(), set(tables.runs["run"][tables.runs["environment.measures"].notna()])
     return [run.name for run in suite.runs if configs.get(run.name) != run.config or run.name not in measured
             or (run.name in suite.published and weights_problem(weights_path(suite.folder, run.name)))]

@@ -1,7 +1,7 @@
 // Put something in: a drawing or a test picture, with noise, into several models at once; their codes and what they
 // make of them, side by side.
 
-import {button, choice, COLOURS, drawBars, drawObservation, isPicture, labelled, make, onFrame, opener, percent, randomFrom,
+import {button, choice, COLOURS, drawBars, drawObservation, isPicture, labelled, make, onFrame, opener, randomFrom,
         readSheet, shortNumber, walkable} from "./page.js";
 import {makePlane} from "./plane.js";
 import {normalDraw} from "./runtime.js";

@@ -47,7 +47,7 @@ def describe(model: LatentVariableModel, file: str | None = None) -> dict:
     Raises:
         SettingError: a layer or a code that the browser does not know, or weights beyond half precision.
     """
-    last = [{"kind": "sigmoid"}] * (model.likelihood == "bernoulli") if hasattr(model, "likelihood") else []
+    last = [{"kind": "sigmoid"}] * (model.likelihood == "bernoulli")
     return {"shape": list(model.input_shape), "latentDim": model.latent_dim, "activeMeans": model.active_means,
             "code": describe_code(model), "prior": describe_prior(model), "encoder": describe_encoder(model),
             "decoder": layers(model, "decoder") + last,
@@ -111,7 +111,7 @@ def layers(model: LatentVariableModel, part: str) -> list[dict]:
         kind = next((kind for kind in LAYERS if isinstance(layer, kind)), None)
         if kind is None:
             raise SettingError(f"widgets do not know this layer of the {part}: {layer}; to add it, see "
-                               "report/widgets/export.py and runtime.js")
+                               "src/sparse_vae/report/widgets/export.py and runtime.js")
         found += LAYERS[kind](layer, f"{part}.{name}".rstrip("."))
     return found
 
@@ -143,7 +143,7 @@ def describe_code(model: LatentVariableModel) -> dict:
         SettingError: a model of a kind that the browser does not know.
     """
     raise SettingError(f"widgets do not know the code of {type(model).__name__}; to add it, see "
-                       "report/widgets/export.py and runtime.js")
+                       "src/sparse_vae/report/widgets/export.py and runtime.js")
 
 
 @describe_code.register

@@ -88,7 +88,7 @@ export const isPicture = (shape) => shape.length === 3;
 export const drawObservation = (canvas, values, shape, limits) => (
   isPicture(shape) ? drawImage : drawCurves)(canvas, values, shape, limits);
 
-export // The ink of an empty canvas of this size: an attribute that is set anew, even to the same, costs a layout.
+// The ink of an empty canvas of this size: an attribute that is set anew, even to the same, costs a layout.
 const clean = (canvas, width, height) => {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, {width, height});
   const context = canvas.getContext("2d");

@@ -31,8 +31,7 @@ const swatch = (colour, dash) => {
   return make("span", {}, document.createRange().createContextualFragment(lines));
 };
 
-// Draws a specification into an element, with a button for each name; what it returns gives Vega's view. `pick` gets what
-// stands under a click.
+// Draws a specification into an element, with a button for each name. `pick` gets what stands under a click.
 export const draw = async (target, specification, {alt, base = document.baseURI, pick}) => {
   const embed = await loadVega(), plot = make("div"); // whose role Vega sets
   const {color, strokeDash} = specification.concat[0].encoding;
@@ -66,7 +65,6 @@ export const draw = async (target, specification, {alt, base = document.baseURI,
   watching.set(target, [size, scheme]);
   size.observe(target);
   scheme.observe(document.body, {attributeFilter: ["class"]});
-  return () => view;
 };
 
 const comeAlive = async (picture) => {

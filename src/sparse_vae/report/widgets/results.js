@@ -232,7 +232,7 @@ class AllResults extends HTMLElement {
     const list = (keys) => make("dl", {}, ...keys.map((key) => make("div", {title: this.measures[key]?.description ?? ""},
       make("dt", {}, this.title(key.replace("environment.", ""))), make("dd", {}, this.shown(key, run[key])))));
     const command = ["sparse-vae train", ...own.filter((key) => !["device", "precision", "channels_last"].includes(key))
-      .map((key) => `${key}=${String(run[key]).toLowerCase()}`)].join(" ");
+      .map((key) => `${key}=${run[key]}`)].join(" ");
     const curves = make("div", {class: "plot-frame"});
     this.opened.hidden = false;
     this.opened.replaceChildren(

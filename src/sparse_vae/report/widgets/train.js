@@ -2,6 +2,7 @@
 // penalty λ Σ h or by keeping the k largest; squared error, halved and summed over pixels; Adam.
 
 import {button, choice, COLOURS, drawImage, labelled, make, percent, randomFrom, readSheet, shortNumber} from "./page.js";
+import {normalDraw} from "./runtime.js";
 
 const BATCH = 64, RATE = 0.003, BETAS = [0.9, 0.99], TINY = 1e-8;
 const BUSY = 12; // milliseconds of work in each picture of the page
@@ -10,8 +11,7 @@ const KINDS = ["a penalty, λ", "the k largest"];
 
 // A model and its optimiser. `step(rows, {penalty, k})` takes one step and returns the mean loss of the batch before it.
 export const makeLearner = (inputs, units, mean, random) => {
-  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-  const atoms = Float32Array.from({length: units * inputs}, normal);
+  const atoms = Float32Array.from({length: units * inputs}, () => normalDraw(random));
   const parameters = {atoms, weights: new Float32Array(units * inputs), before: new Float32Array(units),
                       bias: Float32Array.from(mean)};
   const normalise = () => {
