@@ -175,14 +175,58 @@ def _(runs):
 
 @claim("equal-sparsity-training", suite="exercises")
 def _(runs):
-    frame = runs.where(dataset="fashion-mnist").frame
-    sparse = ["sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk", "batchtopk", "jumprelu"]
-    small = frame["model"].isin(sparse) & (frame["latent_dim"] == 64)
-    careful = frame["model"].isin(["topk", "batchtopk"]) & (frame["latent_dim"] == 1024)
-    epochs = [sorted(set(frame["epochs"][rows])) for rows in (small, ~small)]
-    rates = [sorted(set(frame["learning_rate"][rows])) for rows in (careful, ~careful)]
-    return Verdict(epochs == [[8], [5]] and max(rates[0]) < min(rates[1]),
-                   f"Epochs: {epochs[0]} against {epochs[1]}; learning rates: {rates[0]} against {rates[1]}")
+    frame = runs.where(dataset="fashion-mnist").frame.dropna(subset="epochs")
+    longest = (frame["model"] == "matching-pursuit") & (frame["latent_dim"] == 1024)
+    (epochs, *others), (fewer, *more) = (sorted(set(frame["epochs"][rows].astype(int))) for rows in (~longest, longest))
+    steps = sorted(set(frame["learning_rate"]))
+    return Verdict(not others and not more and fewer < epochs and len(steps) == 1,
+                   f"Epochs: {epochs}; matching pursuit with 1,024 atoms {fewer}. Steps: {steps}",
+                   {"epochs": str(epochs), "fewer": str(fewer)})
+
+
+@claim("equal-sparsity-weights", suite="exercises", beside=["selection"])
+def _(runs, selection):
+    told, between = [], []
+    for model in ("sparse-autoencoder-l1", "jumprelu"):
+        for size in (64, 256):
+            own = {"dataset": "fashion-mnist", "model": model, "latent_dim": size}
+            (taken,) = set(runs.where(**own).frame["sparsity_weight"])
+            tried = selection.where(**own).frame.groupby("sparsity_weight")["active_fraction"].mean()
+            between.append(tried[tried.index <= taken].max() > 0.1 > tried[tried.index >= taken].min())
+            told.append(f"{model}, J = {size}: {taken:g}; tried "
+                        + ", ".join(f"{weight:g} ({share:.1%} on)" for weight, share in tried.items()))
+    return Verdict(all(between), ". ".join(told))
+
+
+def _sparse_on_fashion(runs, size):
+    """The runs of a size whose codes are exactly zero but for a tenth of their units, or a tenth more than that."""
+    sized = runs.where(dataset="fashion-mnist", latent_dim=size).having("nonzero_fraction", "mean_squared_error")
+    shares = sized.means(["nonzero_fraction"], by="group")["nonzero_fraction"]
+    return sized.where(group=list(shares.index[shares <= 0.11]))
+
+
+@claim("pursuit-least-error", suite="exercises")
+def _(runs):
+    found, errors = [], {"pursuit": [], "network": [], "dictionary": []}
+    for size in (256, 1024):
+        sparse = _sparse_on_fashion(runs, size)
+        means = sparse.means(["mean_squared_error"], by=["model", "group"])["mean_squared_error"]
+        pursuit, dictionary = (means[model].iloc[0] for model in ("matching-pursuit", "dictionary"))
+        others = means.drop(index=["matching-pursuit", "dictionary"], level="model").sort_values()
+        found += [against(sparse, "matching-pursuit", group, "mean_squared_error") for _, group in others.index]
+        for kind, error in (("pursuit", pursuit), ("network", others.iloc[0]), ("dictionary", dictionary)):
+            errors[kind].append(error)
+    found = together(*found)
+    means = {kind: " and ".join(f"{error:.4f}" for error in each) for kind, each in errors.items()}
+    return Verdict(all(each.lower for each in found) and all(
+        own < other for own, other in zip(errors["pursuit"], errors["dictionary"], strict=True)),
+        in_words(*found) + f". Dictionary learning, one run each: {means['dictionary']}", means)
+
+
+@claim("pursuit-none-dead", suite="exercises")
+def _(runs):
+    dead = runs.where(dataset="fashion-mnist", model="matching-pursuit").having("dead_fraction").frame["dead_fraction"]
+    return Verdict(dead.max() == 0, f"Dead units, at most {dead.max():.1%} in {len(dead)} runs")
 
 
 @claim("steps-and-dead-units", suite="selection")
@@ -207,12 +251,6 @@ def _(runs, selection):
     tried = set(selection.where(model=["topk", "batchtopk"], decoder="linear", backbone="mlp").frame["learning_rate"])
     taken = set(runs.matching("mnist/*-atoms-j*/*").frame["learning_rate"])
     return Verdict(taken == {max(tried)}, f"Steps tried: {sorted(tried)}; taken: {sorted(taken)}")
-
-
-@claim("equal-sparsity-smaller-steps", suite="exercises")
-def _(runs):
-    here, others = (runs.where(dataset=dataset).frame["learning_rate"] for dataset in ("fashion-mnist", "mnist"))
-    return Verdict(here.max() <= others.min() / 2, f"Steps of at most {here.max()} against at least {others.min()}")
 
 
 @claim("neighbours-few-labels", suite="exercises")
