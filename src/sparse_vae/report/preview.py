@@ -54,7 +54,8 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
                    f"--lua-filter={folder}/bars.lua", f"--lua-filter={folder}/preview/filter.lua", "--citeproc",
                    f"--bibliography={folder}/references.bib",
                    f"--variable=source-file:{source.name}", f"--variable=site-title:{website['title']}",
-                   f"--variable=navigation:{navigation}",
+                   f"--variable=navigation:{navigation}", f"--metadata=project-offset:{'..' if to_root else '.'}",
+                   f"--include-after-body={folder}/landmarks.html",
                    f"--variable=style:{(folder / 'preview' / 'style.css').read_text()}"]
         try:
             pypandoc.convert_text(text, "html5", format="markdown", extra_args=options,
