@@ -750,6 +750,14 @@ def _(runs):
     return Verdict(fixed.level and learned.lower and dense.higher, in_words(fixed, learned, dense))
 
 
+@claim("neighbours-of-codes", suite="paper")
+def _(runs):
+    few, many = together(*(against(runs, "mnist/vsc-a0.2-j50", "mnist/vae-j50", f"cosine_{labels}",
+                                   names=("VSC, α = 0.2,", "VAE")) for labels in (200, 5000)))
+    shares = [f"{_mean(runs, f'mnist/{group}', 'cosine_200'):.0%}" for group in ("vsc-a0.2-j50", "vae-j50")]
+    return Verdict(few.higher and many.level, in_words(few, many), dict(zip(("vsc", "vae"), shares, strict=True)))
+
+
 @claim("smiley-match-kept", suite="paper")
 def _(runs):
     smiley = runs.where(dataset="smiley")
