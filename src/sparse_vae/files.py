@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -34,8 +35,9 @@ def make_folder(path: Path) -> None:
         try:
             return path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:  # also where it was removed just after that: then once more
-            if os.path.lexists(path) and not path.is_dir():
-                raise
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(path.lstat().st_mode) and not path.is_dir():  # a file, or a link to none
+                    raise
 
 
 def read_file(path: Path) -> bytes:
