@@ -673,6 +673,29 @@ def _(runs):
         {"epochs": str(epochs)})
 
 
+@claim("longer-training-gains", suite="paper")
+def _(runs):
+    pairs = [(f"mnist/{model}-longer-j{size}", f"mnist/{usual}-j{size}") for size in (50, 200)
+             for model, usual in (("vae", "vae"), ("vsc", "vsc-reinmax-a0.05"))]
+    (longer, *others), (usual, *more) = (sorted(set(runs.where(group=list(side)).frame["epochs"].astype(int)))
+                                         for side in zip(*pairs, strict=True))
+    found = together(*(against(runs, *pair, "negative_elbo", names=(pair[0].split("/")[1], f"{usual} epochs"))
+                       for pair in pairs))
+    gains = [-each.amount for each in found]
+    return Verdict(not others and not more and all(each.lower for each in found), in_words(*found),
+                   {"longer": str(longer), "usual": str(usual), "least": f"{min(gains):.1f}",
+                    "most": f"{max(gains):.1f}"})
+
+
+@claim("longer-training-order", suite="paper")
+def _(runs):
+    dense, sparse = together(*(against(runs, *(f"mnist/{model}-longer-j{size}" for model in models), "negative_elbo",
+                                       names=(f"{models[0]}, J = {size},", models[1]))
+                               for size, models in ((50, ("vae", "vsc")), (200, ("vsc", "vae")))))
+    return Verdict(dense.lower and sparse.lower, in_words(dense, sparse),
+                   {"dense": f"{-dense.amount:.1f}", "sparse": f"{-sparse.amount:.1f}"})
+
+
 @claim("vsc-overtakes-fashion", suite="paper")
 def _(runs):
     fashion = codes_of(runs, "fashion-mnist")
@@ -730,6 +753,38 @@ def _(runs):
 def _(runs):
     found = against(codes_of(runs), SOFTENED, VSC, "negative_elbo", at={"latent_dim": [50, 200]})
     return Verdict(not any(test.difference < 0 and test.differs for test in found.tests), found.text)
+
+
+@claim("long-warm-up-as-proposed", suite="paper")
+def _(runs):
+    warmed, plain = (runs.where(group=f"mnist/{name}-long-j50").frame for name in ("vsc-warmup", "vsc"))
+    schedule = warmed[["first_warmth", "warmup_steps", "ramp_steps", "kl_ramp_steps"]].drop_duplicates().to_numpy()
+    steps = runs.where(group="mnist/vsc-warmup-long-j50").histories["step"].max()
+    left = (steps - 15000) / (warmed["decay"].max() * steps)  # of the largest step size, as it falls linearly to 0
+    return Verdict(schedule.tolist() == [[0, 15000, 3000, 1]] and set(plain["kl_ramp_steps"]) == {1}
+                   and set(warmed["epochs"]) == set(plain["epochs"]),
+                   f"λ₀, steps at λ₀, steps of the rise, steps of the KL's ramp: {schedule.tolist()}; steps in all: "
+                   f"{steps}; step size when λ begins to rise: {left:.0%} of the largest",
+                   {"steps": f"{steps:,}", "left": f"{left:.0%}"})
+
+
+@claim("long-warm-up-collapses", suite="paper")
+def _(runs):
+    sides = "mnist/vsc-warmup-long-j50", "mnist/vsc-long-j50"
+    used, bound = together(*(against(runs, *sides, name, names=("long warm-up", "none"))
+                             for name in ("used_dimensions", "negative_elbo")))
+    most = int(runs.where(group=sides[0]).frame["used_dimensions"].max())
+    return Verdict(most <= 2 and used.lower and bound.higher, in_words(used, bound),
+                   {"most": ("none", "one", "two")[most] if most <= 2 else str(most), "nats": f"{bound.amount:.0f}",
+                    "plain": f"{_mean(runs, sides[1], 'used_dimensions'):.0f}"})
+
+
+@claim("long-warm-up-loses-early", suite="paper")
+def _(runs):
+    first = runs.where(group="mnist/vsc-warmup-long-j50").histories.query("epoch >= 5 and step <= 15000")
+    return Verdict(first["train_used_dimensions"].max() <= 1,
+                   f"Dimensions in use, epochs {first['epoch'].min()} to {first['epoch'].max()}, at most: "
+                   f"{first['train_used_dimensions'].max():.0f}")
 
 
 @claim("soft-spikes-off", suite="paper")

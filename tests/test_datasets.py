@@ -93,7 +93,8 @@ def test_unknown_names_name_the_nearest():
 
 
 @pytest.mark.parametrize(("name", "setting", "value"), [
-    ("smiley", "n_train", 0), ("smiley", "n_test", 2.0), ("smiley", "presence", 1.5), ("smiley", "seed", -1),
+    ("smiley", "n_train", 0), ("smiley", "n_test", 2.0), ("smiley", "presence", 0), ("smiley", "presence", 1.5),
+    ("smiley", "seed", -1),
     ("sinusoids", "n_train", True), ("sinusoids", "length", 38), ("sinusoids", "n_components", 20),
     ("sinusoids", "noise", float("nan")), ("returns", "n_days", 5), ("returns", "n_assets", "50"),
     ("returns", "n_factors", 0), ("returns", "noise", -0.1), ("returns", "test_share", 1),
@@ -138,8 +139,8 @@ def test_smiley_sources_are_present_in_groups_half_of_the_time():
         assert (together.all(1) == together.any(1)).all()
 
 
-def test_smiley_presence_of_0_and_1():
-    bare, dressed = (load_dataset("smiley", n_train=20, n_test=1, presence=p).train for p in (0, 1))
+def test_smiley_presence_of_almost_0_and_1():
+    bare, dressed = (load_dataset("smiley", n_train=20, n_test=1, presence=p).train for p in (1e-9, 1))
     assert (bare.factors == 0).all()
     assert (bare.x == bare.x[0]).all()
     assert bare.x[0].sum() == 316  # pixel centres within 10 of the middle of a 32×32 grid (Gauss's circle problem)

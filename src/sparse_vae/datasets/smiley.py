@@ -60,7 +60,7 @@ HEAD = (COLUMNS - AXIS) ** 2 + (ROWS - AXIS) ** 2 <= HEAD_RADIUS**2
 @takes_settings({
     "n_train": Integer(60_000, "images in the training part; the authors' number"),
     "n_test": Integer(20_000, "images in the test part, which does not depend on the training part"),
-    "presence": Number(0.5, "probability that a group is present", minimum=0, maximum=1),
+    "presence": Number(0.5, "probability that a group is present", above=0, maximum=1),
     "seed": Integer(0, "of the drawing", minimum=0),
 })
 def load_smiley(n_train: int, n_test: int, presence: float, seed: int) -> Dataset:
