@@ -50,36 +50,48 @@ def _rises(means):
     return all(first < second for first, second in itertools.pairwise(means.values()))
 
 
+def _rising(runs, dataset, name, *groups):
+    """Each group of a data set against the one before: the first's measure is the lowest, the last's the highest."""
+    return together(*(against(runs, f"{dataset}/{second}", f"{dataset}/{first}", name)
+                      for first, second in itertools.pairwise(groups)))
+
+
+def _ahead(runs, dataset, name, model):
+    """A model of the comparison against each of the others that have a measure of which less is better."""
+    wide = _sixteen(runs, dataset).having(name)
+    others = dict.fromkeys(wide.frame["group"][wide.frame["group"] != f"{dataset}/{model}"])
+    return [against(wide, f"{dataset}/{model}", other, name) for other in others]
+
+
 # --- Home
 
 
 @claim("home-bound", suite="report")
 def _(runs):
-    bounds = {dataset: _means(runs, dataset, "negative_elbo", "vae", "vsc", "beta-vae") for dataset in PICTURES}
-    mnist, fashion = bounds.values()
-    once = len(runs.where(dataset=PICTURES, latent_dim=16, model=["vae", "vsc"]).frame) == 4
-    return Verdict(once and mnist["vae"] < min(mnist["vsc"], mnist["beta-vae"])
-                   and fashion["vsc"] < min(fashion["vae"], fashion["beta-vae"]),
-                   "−ELBO (nats): " + ". ".join(f"{dataset}: {_listed(means)}" for dataset, means in bounds.items()),
-                   {"mnist": f"{mnist['vsc'] - mnist['vae']:.1f}", "fashion": f"{fashion['vae'] - fashion['vsc']:.1f}"})
+    mnist, fashion = together(*(against(runs, f"{dataset}/{first}", f"{dataset}/{second}", "negative_elbo")
+                                for dataset, first, second in (("mnist", "vae", "vsc"),
+                                                               ("fashion-mnist", "vsc", "vae"))))
+    return Verdict(mnist.lower and fashion.lower, "MNIST and Fashion-MNIST, " + in_words(mnist, fashion),
+                   {"mnist": f"{-mnist.amount:.1f}", "fashion": f"{-fashion.amount:.1f}"})
 
 
 @claim("home-warm-up", suite="report")
 def _(runs):
-    used = _means(runs, "mnist", "used_dimensions", "vsc-warmup-from-0", "vsc-warmup", "vsc")
-    return Verdict(_rises(used) and used["vsc-warmup-from-0"] <= 2, f"Dimensions in use, of 16: {_listed(used)}",
+    groups = ["vsc-warmup-from-0", "vsc-warmup", "vsc"]
+    found, used = (ask(runs, "mnist", "used_dimensions", *groups) for ask in (_rising, _means))
+    return Verdict(all(each.higher for each in found) and used["vsc-warmup-from-0"] <= 2, in_words(*found),
                    {name: f"{used[group]:.0f}" for name, group in
                     {"none": "vsc", "half": "vsc-warmup", "zero": "vsc-warmup-from-0"}.items()})
 
 
 @claim("home-samples", suite="report")
 def _(runs):
-    told = _means(runs, "mnist", "sample_detection", "vsc", "beta-vae", "vae", "hybrid")
+    groups = ["vsc", "vae", "hybrid"]
+    found, told = (ask(runs, "mnist", "sample_detection", *groups) for ask in (_rising, _means))
     training = _mean(runs, "mnist/vsc", "data_detection")
-    return Verdict(_rises(told) and training < told["vsc"],
-                   f"Nearest neighbours of one's own kind: {_listed(told, '.1%')}; training data {training:.1%}",
-                   {"training": f"{100 * training:.0f}", "vsc": f"{100 * told['vsc']:.0f}",
-                    "vae": f"{100 * told['vae']:.0f}", "hybrid": f"{100 * told['hybrid']:.0f}"})
+    return Verdict(all(each.higher for each in found) and training < told["vsc"],
+                   f"Nearest neighbours of one's own kind, {in_words(*found)}; training data {training:.1%}",
+                   {"training": f"{100 * training:.0f}"} | {group: f"{100 * told[group]:.0f}" for group in groups})
 
 
 @claim("home-strokes", suite="hybrid")
@@ -109,10 +121,11 @@ def _(runs):
 @claim("fewer-active-more-error", suite="site")
 @claim("home-price", suite="report")
 def _(runs):
-    errors = _means(runs, "mnist", "mean_squared_error", "autoencoder", "vae", "vsc", "hybrid", "topk")
-    active = _means(runs, "mnist", "active_fraction", *errors)
-    return Verdict(_rises(errors) and _rises({group: -share for group, share in active.items()}),
-                   f"MSE: {_listed(errors)}. Active share of the dimensions: {_listed(active, '.1%')}",
+    groups = ["autoencoder", "vae", "vsc", "hybrid", "topk"]
+    found, errors = (ask(runs, "mnist", "mean_squared_error", *groups) for ask in (_rising, _means))
+    active = _means(runs, "mnist", "active_fraction", *groups)
+    return Verdict(all(each.higher for each in found) and _rises({group: -share for group, share in active.items()}),
+                   f"{in_words(*found)}. Active share of the dimensions: {_listed(active, '.1%')}",
                    {group: f"{1000 * error:.1f}" for group, error in errors.items()})
 
 
@@ -143,7 +156,7 @@ def _(runs):
 @claim("autoencoder-code-classes", suite="site")
 def _(runs):
     found = against(_sixteen(runs, "mnist"), "autoencoder", "vae", "logistic_1000")
-    return Verdict(found.amount > 0.02, found.text)
+    return Verdict(found.higher and found.amount > 0.02, found.text)
 
 
 @claim("plane-errors-level", suite="site")
@@ -316,11 +329,11 @@ def _(runs):
 
 @claim("beta-smiley", suite="site")
 def _(runs):
+    gain = against(runs, "smiley/beta-vae", "smiley/vae", "matched_correlation")
     matched, errors, bounds = (_means(runs, "smiley", name, "vae", "beta-vae")
                                for name in ("matched_correlation", "mean_squared_error", "negative_elbo"))
-    gain, times = matched["beta-vae"] - matched["vae"], errors["beta-vae"] / errors["vae"]
-    return Verdict(0 < gain < 0.06 and times > 3, f"Matched: {_listed(matched, '.3f')}. MSE: {_listed(errors)}. "
-                   f"−ELBO (nats): {_listed(bounds)}; one run of each",
+    return Verdict(gain.higher and gain.amount < 0.06 and errors["beta-vae"] > 3 * errors["vae"],
+                   f"{gain.text}. MSE: {_listed(errors)}. −ELBO (nats): {_listed(bounds)}",
                    {group.replace("-", "_"): f"{value:.2f}" for group, value in matched.items()})
 
 
@@ -426,14 +439,16 @@ def _(runs):
 
 @claim("best-bounds-sixteen", suite="site")
 def _(runs):
-    (first, numbers), (second, others) = (_best(runs, "negative_elbo", dataset) for dataset in PICTURES)
-    return Verdict((first, second) == ("vae", "vsc"), f"−ELBO (nats), the smallest. {numbers}. {others}")
+    found = together(*_ahead(runs, "mnist", "negative_elbo", "vae"),
+                     *_ahead(runs, "fashion-mnist", "negative_elbo", "vsc"))
+    return Verdict(all(each.lower for each in found), "MNIST, then Fashion-MNIST, " + in_words(*found))
 
 
 @claim("autoencoder-reconstructs-best", suite="site")
 def _(runs):
-    (first, numbers), (second, others) = (_best(runs, "mean_squared_error", dataset) for dataset in PICTURES)
-    return Verdict(first == second == "autoencoder", f"MSE, the smallest. {numbers}. {others}")
+    found = together(*(each for dataset in PICTURES
+                       for each in _ahead(runs, dataset, "mean_squared_error", "autoencoder")))
+    return Verdict(all(each.lower for each in found), "MNIST, then Fashion-MNIST, " + in_words(*found))
 
 
 @claim("vsc-samples-better", suite="site")
@@ -497,22 +512,24 @@ def _(runs):
 
 @claim("order-importance-weighted", suite="site")
 def _(runs):
-    bounds = [_means(runs, dataset, "importance_weighted_bound", "vae", "vsc") for dataset in PICTURES]
-    return Verdict(bounds[0]["vae"] < bounds[0]["vsc"] and bounds[1]["vsc"] < bounds[1]["vae"],
-                   "Importance-weighted bound (nats): " + _by_dataset(PICTURES, bounds))
+    mnist, fashion = together(*(against(runs, f"{dataset}/{first}", f"{dataset}/{second}", "importance_weighted_bound")
+                                for dataset, first, second in (("mnist", "vae", "vsc"),
+                                                               ("fashion-mnist", "vsc", "vae"))))
+    return Verdict(mnist.lower and fashion.lower, "MNIST and Fashion-MNIST, " + in_words(mnist, fashion))
 
 
 @claim("order-of-activity", suite="site")
 def _(runs):
-    on = [_means(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae") for dataset in PICTURES]
-    return Verdict(all(map(_rises, on)), "Dimensions on for an observation, of 16: " + _by_dataset(PICTURES, on))
+    found = together(*(each for dataset in PICTURES
+                       for each in _rising(runs, dataset, "l0", "topk", "hybrid", "vsc", "vae")))
+    return Verdict(all(each.higher for each in found), "MNIST, then Fashion-MNIST, " + in_words(*found))
 
 
 @claim("topk-entries-not-local", suite="site")
 def _(runs):
-    extents = [_means(runs, dataset, "entry_extent", "vae", "topk", "hybrid", "vsc") for dataset in PICTURES]
-    return Verdict(all(min(each["topk"], each["hybrid"], each["vsc"]) > each["vae"] for each in extents),
-                   "Extent of an entry: " + _by_dataset(PICTURES, extents, ".1%"))
+    found = together(*(against(runs, f"{dataset}/{model}", f"{dataset}/vae", "entry_extent")
+                       for dataset in PICTURES for model in ("topk", "hybrid", "vsc")))
+    return Verdict(all(each.higher for each in found), "MNIST, then Fashion-MNIST, " + in_words(*found))
 
 
 @claim("topk-sets-tell-classes", suite="site")
@@ -1251,21 +1268,24 @@ def _(runs):
 @claim("dense-ahead", suite="report")
 def _(runs):
     datasets = [*PICTURES, "smiley", "uci-har", "sinusoids", "returns"]
-    errors = [_means(runs, dataset, "mean_squared_error", "autoencoder", "vsc", "hybrid") for dataset in datasets]
+    found = together(*(against(runs, f"{dataset}/autoencoder", f"{dataset}/{model}", "mean_squared_error")
+                       for dataset in datasets for model in ("vsc", "hybrid")))
     best = {dataset: _best(runs, "negative_elbo", dataset)[0] for dataset in datasets}
     dense = [name for name in best.values() if name in ("vae", "beta-vae")]
-    return Verdict(len(dense) == 4 and all(each["autoencoder"] < min(each["vsc"], each["hybrid"]) for each in errors),
-                   "MSE: " + _by_dataset(datasets, errors)
-                   + ". The best bound: " + "; ".join(f"{dataset}: {name}" for dataset, name in best.items()))
+    return Verdict(len(dense) == 4 and all(each.lower for each in found),
+                   f"By data set, {', '.join(datasets)}: {in_words(*found)}. The best bound: "
+                   + "; ".join(f"{dataset}: {name}" for dataset, name in best.items()))
 
 
 @claim("sparse-prior-costs", suite="report")
 def _(runs):
-    errors = [_means(runs, dataset, "mean_squared_error", "vae", "vsc", "hybrid")
-              for dataset in (*PICTURES, "returns")]
-    more = [min(each["vsc"], each["hybrid"]) / each["vae"] - 1 for each in errors]
-    return Verdict(min(more) > 0.2, "MSE: " + _by_dataset((*PICTURES, "returns"), errors),
-        {"least": f"{100 * min(more):.0f}%"})
+    datasets = [*PICTURES, "returns"]
+    found = together(*(against(runs, f"{dataset}/{model}", f"{dataset}/vae", "mean_squared_error")
+                       for dataset in datasets for model in ("vsc", "hybrid")))
+    errors = [_means(runs, dataset, "mean_squared_error", "vae", "vsc", "hybrid") for dataset in datasets]
+    more = min(min(each["vsc"], each["hybrid"]) / each["vae"] - 1 for each in errors)
+    return Verdict(all(each.higher for each in found) and more > 0.2,
+                   f"By data set, {', '.join(datasets)}: {in_words(*found)}", {"least": f"{100 * more:.0f}%"})
 
 
 @claim("large-codes-not-in-use", suite="paper")
@@ -1279,13 +1299,12 @@ def _(runs):
 @claim("l1-or-kl", suite="report")
 def _(runs):
     datasets = [*PICTURES, "smiley", "uci-har", "sinusoids", "returns"]
-    names = ["sparse-autoencoder-kl", "autoencoder", "sparse-autoencoder-l1"]
-    hoyer, errors = ([_means(runs, dataset, name, *names) for dataset in datasets]
-                     for name in ("hoyer", "mean_squared_error"))
-    denser = all(each[names[0]] < min(each[names[1]], each[names[2]]) for each in hoyer)
-    better = all(each[names[0]] < each[names[2]] for each in errors)
-    return Verdict(denser and better, "Hoyer: " + _by_dataset(datasets, hoyer, ".2f")
-        + ". MSE: " + _by_dataset(datasets, errors))
+    found = together(*(against(runs, f"{dataset}/sparse-autoencoder-kl", f"{dataset}/{model}", measure,
+                               paired=dataset == "returns")
+                       for measure, model in (("hoyer", "autoencoder"), ("hoyer", "sparse-autoencoder-l1"),
+                                              ("mean_squared_error", "sparse-autoencoder-l1"))
+                       for dataset in datasets))
+    return Verdict(all(each.lower for each in found), f"By data set, {', '.join(datasets)}: {in_words(*found)}")
 
 
 @claim("small-shapes-two-ways", suite="hybrid")
