@@ -26,8 +26,9 @@ from sparse_vae.checks import SettingError
 from sparse_vae.report import site
 
 ROOT = Path(__file__).parents[1]
-PAGES = [chapter["href"].replace(".qmd", ".html")
-         for chapter in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]]
+PAGES = [entry["href"].replace(".qmd", ".html")
+         for entry in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+         if "href" in entry]
 OF_EACH_KIND = ["index", "draw", "explore", "features", "train-here", "vae", "vsc", "gamma-sampler", "results",
                 "sparse", "claims", "glossary", "api"]
 """Pages that are read in a browser each time; the others by ``make test-slow``."""

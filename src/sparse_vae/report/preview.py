@@ -38,7 +38,7 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
     script.write(root, extract)
     shutil.copytree(root / "report" / "executed", output / "report" / "executed")
     website = yaml.safe_load((root / "_quarto.yml").read_text())["website"]
-    chapters = website["sidebar"]["contents"]
+    entries = website["sidebar"]["contents"]
     for page in script.read_pages(root):
         source, to_root = root / page.path, "../" * page.path.count("/")
         text = LINK.sub(lambda match, to_root=to_root: match[0].replace("](/", f"]({to_root}"),  # type: ignore[misc]
@@ -47,7 +47,8 @@ def render(script: ModuleType, root: Path, suite: str, output: Path) -> None:
             _copy(source.parent / target.partition("#")[0], root, output)
         navigation = "".join(
             f'<li><a href="{to_root}{Path(other["href"]).with_suffix(".html")}"'
-            f'{" aria-current=page" * (other["href"] == page.path)}>{other["text"]}</a></li>' for other in chapters)
+            f'{" aria-current=page" * (other["href"] == page.path)}>{other["text"]}</a></li>'
+            if "href" in other else f'<li class="group">{other["text"]}</li>' for other in entries)
         folder = root / "report"
         options = ["--standalone", "--mathml", "--toc", "--toc-depth=2", "--section-divs", "--wrap=none",
                    f"--template={folder}/preview/template.html", f"--lua-filter={folder}/claims.lua",

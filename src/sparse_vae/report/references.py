@@ -38,7 +38,7 @@ def problems(script: ModuleType, root: Path, suite: str) -> list[str]:
                    for path, text in whole.items()}
     keys = set(re.findall(r"^@\w+\{([^,\s]+),", (root / "report" / "references.bib").read_text(), re.MULTILINE))
     entries = yaml.safe_load((root / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
-    linked = {entry["href"] for entry in entries}
+    linked = {entry["href"] for entry in entries if "href" in entry}
     found = [f"_quarto.yml: the navigation leads to {href}, which is not there" for href in sorted(linked - set(pages))]
     found += [f"_quarto.yml: the navigation lacks {path}" for path in sorted(set(pages) - linked)]
     for path, page in pages.items():
