@@ -8,6 +8,7 @@ import itertools
 import re
 
 from sparse_vae.report.claims import Verdict, against, claim, in_words, together
+from sparse_vae.report.measures import find_measure
 
 FIXED, LEARNED = "fixed", "pseudo-inputs"  # VSC's priors
 
@@ -285,6 +286,22 @@ def _(runs):
     return Verdict(all(each.higher for each in found), in_words(*found))
 
 
+@claim("linear-from-atoms", suite="exercises")
+def _(runs):
+    groups = "fashion-mnist/topk-tenth-atoms-j1024", "fashion-mnist/vae-tenth-j1024"
+    found = against(runs, *groups, "tuned_5000")
+    atoms, dense = (f"{_mean(runs, group, 'tuned_5000'):.1%}" for group in groups)
+    return Verdict(found.higher, found.text, {"garments": atoms, "dense": dense})
+
+
+@claim("digits-from-atoms", suite="hybrid")
+def _(runs):
+    accuracies = runs.where(group="mnist/hybrid-atoms").having("tuned_5000").frame["tuned_5000"]
+    return Verdict(len(accuracies) > 2 and accuracies.min() > 0.95,
+                   f"Digits told: {', '.join(f'{accuracy:.1%}' for accuracy in accuracies)}",
+                   {"atoms": f"{accuracies.mean():.1%}"})
+
+
 @claim("price-of-a-tenth", suite="exercises")
 def _(runs):
     few = {group: f"{group}-j50" for group in ("topk", "batchtopk", "matryoshka", "hybrid")}
@@ -356,13 +373,17 @@ def _(runs):
 
 @claim("plain-spikes-use-nothing", suite="paper")
 def _(runs):
-    trained = runs.matching("mnist/vsc-*-t0.5/*").having("used_dimensions", "explained_variance")
-    plain = trained.where(estimator="bernoulli").frame.groupby("spike_cost")
-    used, explained = (plain[name].max() for name in ("used_dimensions", "explained_variance"))
-    other = trained.where(estimator="straight-through").frame["explained_variance"].mean()
-    return Verdict(len(used) == 2 and used.max() == 0 and explained.max() < 0.005,
-                   f"Dimensions in use, at most: {_listed(used)}. Explained variance, at most: {_listed(explained)}; "
-                   f"straight-through {other:.2f}", {"explained": f"{100 * other:.0f}%"})
+    trained = runs.matching("mnist/vsc-*-t0.5/*").having("used_dimensions", "active_units", "spike_rate")
+    plain = trained.where(estimator="bernoulli").frame
+    units, rates = ({cost: own.tolist() for cost, own in plain.groupby("spike_cost")[name]}
+                    for name in ("active_units", "spike_rate"))
+    costs = {"kl": "bernoulli", "entropy": "bernoulli-entropy", "straight": "straight-through"}
+    bounds = _means(runs, "mnist", "negative_elbo", *(f"vsc-{estimator}-t0.5" for estimator in costs.values()))
+    return Verdict(plain["used_dimensions"].max() == 0 and set(units["kl"]) == {0}
+                   and set(units["cross-entropy"]) == {50} and set(plain["alpha"]) == {0.2}
+                   and all(abs(rate - 0.2) < 0.001 for rate in rates["cross-entropy"]),
+                   f"Active units: {units}; rates of spikes: {rates}; −ELBO: {_listed(bounds)}",
+                   {name: f"{bound:.1f}" for name, bound in zip(costs, bounds.values(), strict=True)})
 
 
 @claim("softest-spikes-worst-bound", suite="paper")
@@ -613,6 +634,28 @@ def _(runs):
                        for dataset, each in ratios.items()))
 
 
+def _beside_the_autoencoder(runs, name, *models):
+    """A measure of sparse models against the plain autoencoder on each of the other data sets."""
+    return together(*(against(runs, f"{dataset}/{model}", f"{dataset}/autoencoder", name, paired=dataset == "returns")
+                      for dataset in ("smiley", "uci-har", "sinusoids", "returns") for model in models))
+
+
+@claim("sparse-gap-narrower", suite="report")
+def _(runs):
+    found = _beside_the_autoencoder(runs, "mse_ratio", "sparse-autoencoder-l1", "sparse-autoencoder-kl", "topk",
+                                    "batchtopk", "vsc", "hybrid")
+    return Verdict(all(each.lower for each in found), "By data set, Smiley, UCI HAR, sinusoids, returns: "
+                   + in_words(*found))
+
+
+@claim("sparse-error-no-smaller", suite="report")
+def _(runs):
+    larger = _beside_the_autoencoder(runs, "mean_squared_error", "topk", "batchtopk", "hybrid")
+    found = _beside_the_autoencoder(runs, "mean_squared_error", "sparse-autoencoder-l1", "sparse-autoencoder-kl", "vsc")
+    return Verdict(all(each.higher for each in larger) and not any(each.lower for each in found),
+                   "By data set, Smiley, UCI HAR, sinusoids, returns: " + in_words(*larger, *found))
+
+
 @claim("seeds-elsewhere", suite="report")
 def _(runs):
     frame = runs.where(dataset=["smiley", "uci-har", "sinusoids", "returns"]).frame
@@ -650,6 +693,15 @@ def _(runs):
                        for side, size in ((OFTEN, 50), (REINMAX, 200))))
     least = min(-each.amount for each in found)
     return Verdict(all(each.lower for each in found), in_words(*found), {"least": f"{least:.1f}"})
+
+
+@claim("units-and-use", suite="paper")
+def _(runs):
+    frame = runs.where(group="mnist/vsc-fixed-a0.2-j200").having("active_units", "used_dimensions").frame
+    units, used = frame["active_units"].mean(), frame["used_dimensions"].mean()
+    return Verdict((frame["active_units"] > 5 * frame["used_dimensions"]).all() and frame["active_units"].min() > 150,
+                   f"Of 200, active units {units:.0f}, in use {used:.0f}; {len(frame)} runs",
+                   {"units": f"{units:.0f}", "used": f"{used:.0f}"})
 
 
 @claim("shorter-codes", suite="paper")
@@ -830,6 +882,16 @@ def _(runs):
                                    names=("VSC, α = 0.2,", "VAE")) for labels in (200, 5000)))
     shares = [f"{_mean(runs, f'mnist/{group}', 'cosine_200'):.0%}" for group in ("vsc-a0.2-j50", "vae-j50")]
     return Verdict(few.higher and many.level, in_words(few, many), dict(zip(("vsc", "vae"), shares, strict=True)))
+
+
+@claim("weighted-neighbours", suite="paper")
+def _(runs):
+    budgets, groups = (200, 1000, 5000), {"vsc": "mnist/vsc-longer-j50", "vae": "mnist/vae-longer-j50"}
+    few, some, many = together(*(against(runs, groups["vsc"], groups["vae"], f"weighted_{labels}",
+                                         names=("VSC, 30 epochs,", "VAE")) for labels in budgets))
+    return Verdict(few.higher and some.level and many.level, in_words(few, some, many),
+                   {f"{side}_{labels}": f"{_mean(runs, group, f'weighted_{labels}'):.1%}"
+                    for side, group in groups.items() for labels in budgets})
 
 
 @claim("smiley-match-kept", suite="paper")
@@ -1087,6 +1149,23 @@ def _(runs):
                    f"{in_words(error, hoyer)}. Mean activation under KL {rate:.4f}; dead units of L1 {dead:.0%}")
 
 
+@claim("l1-and-kl", suite="exercises")
+def _(runs):
+    pair = "mnist/sparse-autoencoder-l1-w6.5", "mnist/sparse-autoencoder-kl-r0.05-w3000.0"
+    names = ["mean_squared_error", "hoyer", "dead_fraction", "selectivity", "cosine_200", "logistic_5000",
+             "psnr_gain_salt_and_pepper"]
+    error, hoyer, dead, selectivity, neighbours, linear, noise = found = together(
+        *(against(runs, *pair, name, names=("L1", "KL")) for name in names))
+    values = {}
+    for name in names:
+        measure, means = find_measure(name), [_mean(runs, group, name) for group in pair]
+        factor, digits = (1000, 1) if name == "mean_squared_error" else (measure.scale, measure.digits)
+        for side, mean in zip(("l1", "kl"), means, strict=True):
+            values[f"{side}_{name}"] = f"{factor * mean:.{digits}f}"
+    return Verdict(error.level and all(each.higher for each in (hoyer, dead, selectivity, neighbours))
+                   and linear.lower and noise.lower, in_words(*found), values)
+
+
 @claim("equal-sparseness", suite="exercises")
 def _(runs):
     l1 = {"dataset": "mnist", "model": "sparse-autoencoder-l1", "sparsity_weight": 0.1}
@@ -1292,10 +1371,10 @@ def _(runs):
 
 @claim("large-codes-not-in-use", suite="paper")
 def _(runs):
-    most = [codes_of(runs, dataset).where(model="vsc", latent_dim=200).having("used_dimensions").frame[
-        "used_dimensions"].max() for dataset in PICTURES]
-    return Verdict(max(most) < 50, f"Dimensions in use, of 200, at most: MNIST {most[0]:.0f}, "
-                                   f"Fashion-MNIST {most[1]:.0f}")
+    most = [int(codes_of(runs, dataset).where(model="vsc", latent_dim=200).having("active_units").frame[
+        "active_units"].max()) for dataset in PICTURES]
+    return Verdict(max(most) < 70, f"Active units, of 200, at most: MNIST {most[0]}, Fashion-MNIST {most[1]}",
+                   {"most": str(max(most))})
 
 
 @claim("l1-or-kl", suite="report")
@@ -1401,6 +1480,16 @@ def _(runs):
     return Verdict(falls.max() < 1 and set(compared.frame["epochs"]) == {12},
                    f"Fall of the validation loss in the last epoch, nats: {_listed(falls, '.2f')}",
                    {"most": f"{falls.max():.1f}"})
+
+
+@claim("not-converged", suite="selection")
+def _(runs):
+    found = _compared(runs).where(learning_rate=0.004).convergence().query("n > 1")
+    marked = found.index[found["not_converged"]]
+    return Verdict(len(found) == 12 and len(marked) > len(found) / 2,
+                   "Fall in the last epoch and standard error over seeds, nats: " + "; ".join(
+                       f"{row.Index} {row.fall:.2f} and {row.error:.2f}" for row in found.itertuples()),
+                   {"count": str(len(marked)), "of": str(len(found)), "models": "; ".join(marked)})
 
 
 @claim("dictionaries-still-fall", suite="selection")

@@ -158,6 +158,17 @@ def test_a_file_of_ones_own_is_found_from_where_one_stands(project, monkeypatch)
     assert folder == project / "runs/local/returns/vae-dataset.csvdeep_my{0}.csv/seed0"
 
 
+def test_the_last_line_says_that_a_run_is_useless(project, capsys, monkeypatch):
+    monkeypatch.setattr(execution, "execute_run", lambda *_, **__: None)
+    for measures, last in (
+            ({"used_dimensions": 0, "explained_variance": -0.5}, "warning: no dimension is in use; it reconstructs "
+             "worse than the mean of the data would (explained variance -50%)"),
+            ({"used_dimensions": 3, "explained_variance": 0.5}, "done: runs/local/digits/vae/seed0")):
+        monkeypatch.setattr(runs, "read_record", lambda folder, measures=measures: {"measures": measures})
+        assert main(["train"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == last
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["dataset=returns", "csv=2024"], r"csv must be the path of a file; got 2024 \(int\)"),
     (["latent_dim={[]: 1}"], r"latent_dim must be an integer of at least 1; got '\{\[\]: 1\}'"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sparse_vae.checkpoints import train_run
+from sparse_vae.checks import parse_value
 from sparse_vae.configuration import configure, load_data
 from sparse_vae.evaluation import batched, code_usage, explained_variance
 from sparse_vae.models import MODELS
@@ -15,6 +19,12 @@ BRIEF = {"epochs": 6}
 """Of the 60 that suit the digits."""
 SCHEDULE = {"vsc-warmup": {"warmup_steps": 10, "ramp_steps": 10}}
 """What takes longer than that at the defaults."""
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "report").glob("*.qmd"))]
+EXAMPLES = [settings for page in PAGES
+            for settings in re.findall(r"\nsparse-vae train (model=[^#\n]+)", page.read_text())
+            if re.search(f"dataset=({'|'.join(LEAST)})", settings) and "noisy-code" not in settings]
+"""Of the pages, on data that need no download, by models of the package."""
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -22,7 +32,23 @@ SCHEDULE = {"vsc-warmup": {"warmup_steps": 10, "ramp_steps": 10}}
     pytest.param("digits", 0.3, True, id="digits in brief"),
     *(pytest.param(dataset, least, False, marks=pytest.mark.slow, id=dataset) for dataset, least in LEAST.items())])
 def test_a_model_works_at_its_defaults(dataset, least, brief, model):
-    config = configure(model, dataset, **(BRIEF | SCHEDULE.get(model, {}) if brief else {}))
+    works(configure(model, dataset, **(BRIEF | SCHEDULE.get(model, {}) if brief else {})), least)
+
+
+def test_the_pages_have_examples():
+    assert len(EXAMPLES) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", EXAMPLES)
+def test_an_example_of_the_pages_gives_a_model_that_works(settings):
+    values = {key: parse_value(value) for key, value in (setting.split("=") for setting in settings.split())}
+    values.pop("dataset.csv", None)  # the reader's own
+    model, dataset = values.pop("model"), values.pop("dataset")
+    works(configure(model, dataset, **values), LEAST[dataset])
+
+
+def works(config, least):
     data = load_data(config)
     trained, _ = train_run(config, data, progress=False)
     usage = code_usage(trained, data.test.x)
