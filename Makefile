@@ -89,7 +89,7 @@ bench: setup ## measure speed: training against a plain DataLoader loop and a fo
 	$(BIN)/python benchmarks/matching_pursuit.py
 
 clean: ## remove built pages, unfinished runs, and the quick suite
-	rm -rf build _site _variables.yml report/_cells report/executed results/quick runs/quick runs/local
+	rm -rf build _site _variables.yml report/_cells report/executed results/quick runs/quick
 	test ! -d runs || find runs -name '.*.partial' -type d -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the environment

@@ -116,9 +116,9 @@ def _(runs):
 @claim("home-factors", suite="report")
 def _(runs):
     returns = runs.where(dataset="returns")
-    found = together(*(against(returns, "vsc", model, "matched_correlation")
-                       for model in ("vae", "autoencoder", "topk", "hybrid")))
-    means = _means(returns, "returns", "matched_correlation", "vsc", "hybrid", "topk", "vae")
+    found = together(*(against(returns, "vsc", model, "matched_correlation", paired=True)
+                       for model in ("vaease", "hybrid", "topk", "vae", "autoencoder")))
+    means = _means(returns, "returns", "matched_correlation", "vsc", "vaease", "hybrid", "topk", "vae")
     markets = {number for each in found for test in each.tests for number in test.n}
     return Verdict(markets == {5} and all(each.higher for each in found), in_words(*found),
                    {group: f"{mean:.2f}" for group, mean in means.items()})
@@ -176,6 +176,16 @@ def _(runs):
 def _(runs):
     used = [_mean(runs, f"{dataset}/vsc-plane", "used_dimensions") for dataset in PICTURES]
     return Verdict(used == [0, 1], f"Dimensions in use, of two: MNIST {used[0]:.0f}, Fashion-MNIST {used[1]:.0f}")
+
+
+@claim("plane-kept-elsewhere", suite="paper", beside=["report"])
+def _(runs, report):
+    kept = runs.where(group="mnist/vsc-rate-a0.2-j2").having("used_dimensions").frame
+    lost = report.where(group="mnist/vsc-plane").frame
+    return Verdict(kept["used_dimensions"].tolist() == [2, 2, 2] and set(kept["alpha"]) == set(lost["alpha"])
+                   and not set(kept["backbone"]) & set(lost["backbone"]),
+                   f"In use: {kept['used_dimensions'].tolist()} of 2, backbone {set(kept['backbone'])}; "
+                   f"{lost['used_dimensions'].tolist()}, backbone {set(lost['backbone'])}")
 
 
 # --- Sparse autoencoders
@@ -360,12 +370,22 @@ def _(runs):
                    {group.replace("-", "_"): f"{value:.2f}" for group, value in matched.items()})
 
 
+@claim("beta-smiley-study", suite="paper")
+def _(runs):
+    matched, mig = together(*(against(runs.where(dataset="smiley"), "beta-vae", "vae", name,
+                                      at={"latent_dim": [18, 60]}) for name in ("matched_correlation", "mig")))
+    return Verdict(matched.lower and mig.level and all(test.difference > 0 for test in mig.tests),
+                   in_words(matched, mig))
+
+
 @claim("beta-returns", suite="report")
 def _(runs):
     returns = runs.where(dataset="returns")
-    level, *ahead = together(*(against(returns, first, second, "matched_correlation") for first, second in (
-        ("beta-vae", "vae"), ("vsc", "beta-vae"), ("vaease", "beta-vae"), ("vsc", "vae"), ("vaease", "vae"))))
-    return Verdict(level.level and all(each.higher and each.amount > 0.2 for each in ahead), in_words(level, *ahead))
+    little, *ahead = together(*(
+        against(returns, first, second, "matched_correlation", paired=True) for first, second in (
+            ("beta-vae", "vae"), ("vsc", "beta-vae"), ("vaease", "beta-vae"), ("vsc", "vae"), ("vaease", "vae"))))
+    return Verdict(little.higher and all(each.higher and each.amount > 0.2 for each in ahead),
+                   in_words(little, *ahead), {"by": f"{little.amount:.2f}"})
 
 
 # --- Variational sparse coding
@@ -516,7 +536,7 @@ def _(runs):
 @claim("one-training-for-all", suite="site")
 def _(runs):
     alike = ["backbone", "hidden_dim", "decoder", "epochs", "batch_size", "learning_rate", "lr_warmup", "decay",
-             "beta2", "validation"]
+             "beta2", "validation", *(name for name in runs.frame if re.match(r"dataset\.(?!seed)", name))]
     counts = runs.frame.groupby("dataset")[alike].nunique(dropna=False)
     used = runs.frame.groupby("dataset")[["epochs", "learning_rate"]].first()
     return Verdict(counts.max().max() == 1, "Epochs and step size: " + "; ".join(
@@ -529,6 +549,13 @@ def _(runs):
     found = together(*(against(wide, "beta-vae", "vae", measure, at={"dataset": [*PICTURES, "smiley"]})
                        for measure in ("negative_elbo", "mean_squared_error", "used_dimensions")))
     return Verdict(found[0].higher and found[1].higher and found[2].lower, in_words(*found))
+
+
+@claim("beta-vae-saves-nothing", suite="site")
+def _(runs):
+    found = together(*(against(runs, "mnist/beta-vae", f"mnist/{model}", name)
+                       for name in ("l0", "mean_squared_error") for model in ("vsc", "hybrid")))
+    return Verdict(all(each.higher for each in found), in_words(*found))
 
 
 @claim("beta-helps-on-new-people", suite="site")
@@ -1367,6 +1394,24 @@ def _(runs):
     more = min(min(each["vsc"], each["hybrid"]) / each["vae"] - 1 for each in errors)
     return Verdict(all(each.higher for each in found) and more > 0.2,
                    f"By data set, {', '.join(datasets)}: {in_words(*found)}", {"least": f"{100 * more:.0f}%"})
+
+
+@claim("sparse-prior-elsewhere", suite="report")
+def _(runs):
+    *vsc, smiley, sinusoids = found = together(*(
+        against(runs, f"{dataset}/{model}", f"{dataset}/vae", "mean_squared_error")
+        for model in ("vsc", "hybrid") for dataset in ("smiley", "sinusoids")))
+    return Verdict(all(each.level for each in vsc) and smiley.higher and sinusoids.higher,
+                   "Smiley, then sinusoids, " + in_words(*found))
+
+
+@claim("learned-prior-samples", suite="paper")
+def _(runs):
+    told, covered = found = together(*(against(
+        runs.where(dataset="mnist", model="vsc", alpha=0.01, estimator="straight-through", choice="optimal", epochs=11),
+        {"prior": LEARNED}, {"prior": FIXED}, name, at={"latent_dim": [8, 16, 200]})
+        for name in ("sample_detection", "sample_recall")))
+    return Verdict(told.lower and covered.higher, in_words(*found))
 
 
 @claim("large-codes-not-in-use", suite="paper")

@@ -261,10 +261,10 @@ def test_claims_are_checked_where_the_package_is_and_published_ones_are_shown_el
     values = json.loads((extracted(tiny).parent / "_variables.yml").read_text())
     assert values["claims"] == {"a": {"n": "7"}, "b": {"n": "—"}}  # the sentence of the second is left out
     program(tiny / ".venv" / "bin" / "python",
-            'test "$1" = -m || exit 1; echo "{\\"c\\": {\\"values\\": {}}}" > "$6"; echo $4 > asked')
-    write(tiny / "report" / "one.qmd", "")
-    extracted(tiny)
-    assert json.loads((tiny / "report" / "_cells" / "claims.json").read_text()) == {"c": {"values": {}}}
+            'test "$1" = -m || exit 1; cp results/other.json "$6"; echo $4 > asked')
+    write(tiny / "results" / "other.json", evaluated := {id: {"values": {"n": "8"}} for id in "ab"})
+    extracted(tiny)  # the package is there now, and nothing else has changed
+    assert json.loads((tiny / "report" / "_cells" / "claims.json").read_text()) == evaluated
     assert (tiny / "asked").read_text() == "tiny\n"
     (tiny / "asked").unlink()
     extracted(tiny)  # nothing that they rest on has changed
@@ -435,6 +435,15 @@ def test_quarto_is_asked_for_the_suite_and_what_it_warns_of_is_an_error_that_nam
     program(tmp_path / "quarto", f"{script}; {progress}")
     assert site.render(_suite(tmp_path, "quick")).read_text() == "new\n"
     assert (tmp_path / "asked").read_text() == "render --profile quick --output-dir build/site\n"
+
+
+def test_one_process_at_a_time_builds_the_site(tmp_path, monkeypatch, at_once, capsys):
+    monkeypatch.setenv("QUARTO", program(
+        tmp_path / "quarto", "test $1 = --version && echo 1.7.0 && exit; mkdir build/site build/busy || exit 1; "
+                             "sleep 0.02; echo whole > build/site/index.html; rmdir build/busy"))
+    assert at_once(lambda: site.render(_suite(tmp_path, "quick"))) == []
+    assert (tmp_path / "_site" / "index.html").read_text() == "whole\n"
+    assert "another process is building the site" in capsys.readouterr().out
 
 
 def test_an_old_or_broken_quarto_is_not_used(tmp_path, monkeypatch):

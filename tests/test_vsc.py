@@ -219,6 +219,10 @@ def test_constant_images_and_batches_of_one_train_without_nan(name, prior, x):
     ({"estimator": "gumbel"}, "estimator must be one of scaled-sigmoid, concrete, hard-concrete, straight-through"),
     ({"sparsity_weight": -1}, "sparsity_weight must be a finite number at least 0; got -1"),
     ({"spike_cost": "cross-entropy"}, "spike_cost 'cross-entropy' needs prior 'fixed'; got 'pseudo-inputs'"),
+    ({"spike_cost": "cross-entropy", "prior": "fixed", "held_rate": "posterior"},
+     "held_rate 'posterior' needs spike_cost 'kl'; got 'cross-entropy'"),
+    ({"spike_cost": "cross-entropy", "prior": "fixed", "sparsity_weight": 100.0},
+     "sparsity_weight 100.0 needs spike_cost 'kl'; got 'cross-entropy'"),
     ({"kl_ramp_steps": 0}, "kl_ramp_steps must be an integer of at least 1; got 0"),
 ])
 def test_settings_out_of_range_are_named(setting, message):

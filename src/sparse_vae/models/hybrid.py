@@ -125,6 +125,8 @@ class HybridSparseVAE(GenerativeModel):
 
     def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)
+        if self.reconstruction == "exact" and self.likelihood != "gaussian":
+            raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
         nn.init.normal_(linear_layer(self.decoder, 0).weight, std=ATOM_SPREAD)
         keep_unit_columns(self.decoder[0])
 
@@ -139,8 +141,6 @@ class HybridSparseVAE(GenerativeModel):
 
     def prepare(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
         """As every model's; a linear decoder starts with the atoms that ``dictionary`` names."""
-        if self.reconstruction == "exact" and self.likelihood != "gaussian":
-            raise SettingError(f"reconstruction 'exact' needs likelihood 'gaussian'; got {self.likelihood!r}")
         super().prepare(x, generator=generator)
         flat = x.flatten(1)
         largest = {"random": math.inf, "dct": flat.shape[1], "data": len(x)}[self.dictionary]

@@ -430,7 +430,8 @@ def _largest(values: Tensor, k: int) -> Tensor:
 
 class _Step(torch.autograd.Function):
     """[a > θ], with −K((a − θ)/ε)/ε, K the normal density, for its derivative in θ, and none in a (Rajamanoharan et
-    al. 2024, equations 11 and 12)."""
+    al. 2024, equations 11 and 12). By the chain rule a [a > θ] has −a K/ε, where the paper writes −θ K/ε: the same at
+    the threshold, another value away from it."""
 
     @staticmethod
     def forward(activation: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

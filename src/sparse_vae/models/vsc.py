@@ -133,6 +133,10 @@ class VSC(GenerativeModel):
     def check_together(cls, settings: SimpleNamespace) -> None:
         if settings.spike_cost == "cross-entropy" and settings.prior != "fixed":
             raise SettingError(f"spike_cost 'cross-entropy' needs prior 'fixed'; got {settings.prior!r}")
+        for name in ("held_rate", "sparsity_weight"):
+            value = getattr(settings, name)
+            if settings.spike_cost == "cross-entropy" and value != cls.settings[name].default:
+                raise SettingError(f"{name} {value!r} needs spike_cost 'kl'; got 'cross-entropy'")
 
     def __init__(self, input_shape: tuple[int, ...], **given: object):
         super().__init__(input_shape, **given)

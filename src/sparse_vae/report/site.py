@@ -19,7 +19,7 @@ from types import ModuleType
 
 from tqdm import tqdm
 
-from sparse_vae.files import atomic_path, replace
+from sparse_vae.files import atomic_path, exclusive_folder, replace
 from sparse_vae.report import preview, references
 from sparse_vae.report.measures import MEASURES
 from sparse_vae.report.preview import SiteError
@@ -85,16 +85,17 @@ def render(suite: Suite, *, plain: bool = False) -> Path:
     Raises:
         SiteError: something that pages show is not there, or Quarto fails; the former site stays.
     """
-    output, quarto = suite.root / "build" / "site", None if plain else find_quarto()
-    shutil.rmtree(output, ignore_errors=True)
-    if quarto:
-        _run_quarto(quarto, suite, output)
-    else:
-        if not plain:
-            print("Quarto 1.7 or later is not installed: building the plain preview of the same pages.")
-        preview.render(load_script(suite.root), suite.root, suite.name, output)
-    site = suite.root / "_site"
-    replace(output, site)
+    build, site, quarto = suite.root / "build", suite.root / "_site", None if plain else find_quarto()
+    output = build / "site"
+    with exclusive_folder(build, on_wait=lambda: print("another process is building the site; waiting for its end …")):
+        shutil.rmtree(output, ignore_errors=True)
+        if quarto:
+            _run_quarto(quarto, suite, output)
+        else:
+            if not plain:
+                print("Quarto 1.7 or later is not installed: building the plain preview of the same pages.")
+            preview.render(load_script(suite.root), suite.root, suite.name, output)
+        replace(output, site)
     return site / "index.html"
 
 
