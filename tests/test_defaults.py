@@ -15,6 +15,8 @@ from sparse_vae.models import MODELS
 
 LEAST = {"digits": 0.5, "smiley": 0.5, "sinusoids": 0.2, "returns": 0.2}
 """Share of the variance of test data that every model explains at its defaults."""
+SEEDS = {"digits": 20}
+"""On how many seeds, where it is not one."""
 BRIEF = {"epochs": 6}
 """Of the 60 that suit the digits."""
 SCHEDULE = {"vsc-warmup": {"warmup_steps": 10, "ramp_steps": 10}}
@@ -28,11 +30,12 @@ EXAMPLES = [settings for page in PAGES
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("dataset", "least", "brief"), [
-    pytest.param("digits", 0.3, True, id="digits in brief"),
-    *(pytest.param(dataset, least, False, marks=pytest.mark.slow, id=dataset) for dataset, least in LEAST.items())])
-def test_a_model_works_at_its_defaults(dataset, least, brief, model):
-    works(configure(model, dataset, **(BRIEF | SCHEDULE.get(model, {}) if brief else {})), least)
+@pytest.mark.parametrize(("dataset", "seed", "least", "brief"), [
+    pytest.param("digits", 0, 0.3, True, id="digits in brief"),
+    *(pytest.param(dataset, seed, least, False, marks=pytest.mark.slow, id=f"{dataset} {seed}")
+      for dataset, least in LEAST.items() for seed in range(SEEDS.get(dataset, 1)))])
+def test_a_model_works_at_its_defaults(dataset, seed, least, brief, model):
+    works(configure(model, dataset, seed=seed, **(BRIEF | SCHEDULE.get(model, {}) if brief else {})), least)
 
 
 def test_the_pages_have_examples():

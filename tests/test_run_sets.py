@@ -220,20 +220,16 @@ def test_a_table_says_which_measures_are_younger_than_its_runs():
     entries = [*seeds("digits/vae", "mig", [0.5]), *seeds("digits/vsc", "loss", [1.0], prior="fixed")]
     mixed = run_set(*entries)
     assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.2)": ["—"]}
-    assert mixed.not_measured(["mig", "loss"]) == ""
     mixed._tables.runs.loc[1, "environment.measures"] = "another"
     mixed._tables._measured.clear()
     assert rows_of(mixed.table(["mig"])) == {"VAE": ["0.500"], "VSC, fixed prior (α = 0.2)": ["not measured"]}
     assert rows_of(mixed.table(["loss", "hoyer"])) == {
         "VAE": ["not measured", "not measured"], "VSC, fixed prior (α = 0.2)": ["1.00", "not measured"]}
-    assert mixed.not_measured(["mig", "hoyer"]) == (
-        "Not measured, for want of weights: MIG of 1 of 2 runs, Hoyer of 2 of 2 runs.")
 
 
 def test_a_measure_that_says_nothing_of_any_run_is_left_out():
     runs = run_set(*seeds("digits/vae", "mig", [np.nan, np.nan]))
     assert list(runs.table(["mig"], seeds=True)) == ["seeds"]
-    assert runs.not_measured("mig") == ""
 
 
 # --- the best
@@ -393,7 +389,6 @@ def test_what_does_not_apply_is_asked_once(counted):
         assert list(runs.table(["negative_elbo", "mig"])) == []
         assert len(runs.curve("kl_by_rank")) == 0
     assert counted == [["negative_elbo", "mig"], ["kl_by_rank"]]
-    assert runs.not_measured(["negative_elbo", "mig"]) == ""
 
 
 def test_what_a_table_has_is_never_taken_again(counted):

@@ -296,13 +296,6 @@ class RunSet:
         """Whether this measure or curve of a run has not been taken."""
         return name not in run.asked and run.name not in self._tables.measured(name)
 
-    def not_measured(self, names: str | Iterable[str]) -> str:
-        """A sentence for captions on measures that are younger than these results; empty where all have been taken."""
-        self.measure(names := _listed(names))
-        lacking = {find_measure(name).title: sum(self._lacks(run, name) for run in self.runs) for name in names}
-        parts = [f"{title} of {count} of {len(self)} runs" for title, count in lacking.items() if count]
-        return f"Not measured, for want of weights: {', '.join(parts)}." if parts else ""
-
     def values(self, name: str, by: str | list[str] = "label") -> dict[object, list[float]]:
         """A measure's values over the seeds of each group, in the order of the runs; groups without one are left out.
         """
