@@ -173,6 +173,12 @@ class RunSet:
             for run in self.runs])
         return pd.concat([about, measured], axis="columns")
 
+    @property
+    def precisions(self) -> pd.Series:
+        """What the networks' products were computed in where a run was trained, by its name: ``precision`` resolved."""
+        ran = self._tables.runs.set_index("run")["environment.precision"]
+        return ran.reindex([run.name for run in self.runs])
+
     def where(self, **settings: object) -> RunSet:
         """The runs whose settings are these: a value, a list of values, or a function that says yes to a value.
 
