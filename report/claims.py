@@ -1374,14 +1374,6 @@ def _(runs):
                    {group: f"{mean:.2f}" for group, mean in means.items()})
 
 
-@claim("vaease-between", suite="exercises")
-def _(runs):
-    found = together(*(_of_markets(runs, {"model": first, "latent_dim": 16}, {"model": second, "latent_dim": 16},
-                                   "matched_correlation", names=(first, second))
-                       for first, second in (("vsc", "vaease"), ("vaease", "vae"))))
-    return Verdict(all(each.higher for each in found), in_words(*found))
-
-
 @claim("rotations-find-factors", suite="exercises")
 def _(runs):
     found = together(*(_of_markets(runs, {"model": model, "latent_dim": 8}, WIDE_VSC, "matched_correlation",
@@ -1409,6 +1401,14 @@ def _(runs):
                                    "matched_correlation", names=(f"{name}, J = 16", "J = 8"))
                        for model, name in {"vsc": "VSC", "hybrid": "hybrid"}.items()))
     return Verdict(all(each.level and each.amount > 0 for each in found), in_words(*found))
+
+
+@claim("vaease-between", suite="exercises")
+def _(runs):
+    found = together(*(_of_markets(runs, {"model": first, "latent_dim": 16}, {"model": second, "latent_dim": 16},
+                                   "matched_correlation", names=(first, second))
+                       for first, second in (("vsc", "vaease"), ("vaease", "vae"))))
+    return Verdict(all(each.higher for each in found), in_words(*found))
 
 
 @claim("loadings-of-sparse-methods", suite="exercises")
@@ -1593,13 +1593,18 @@ def _(*studies):
     return Verdict(min(shares.values()) > 0.9, f"Models with three seeds or more: {_listed(shares, '.0%')}")
 
 
-@claim("precisions-mixed", suite="report")
-def _(runs):
+@claim("precisions-mixed", suite="report", beside=["exercises", "hybrid", "paper"])
+def _(runs, exercises, hybrid, paper):
     first, others = (set(_sixteen(runs, ["mnist", "smiley"]).where(seed=seeds).precisions)
                      for seeds in (0, [1, 2, 3, 4]))
-    pursuit = set(runs.where(model="matching-pursuit").precisions)
-    return Verdict(first == {"bfloat16"} and others == pursuit == {"float32"},
-                   f"Seed 0: {first}, others: {others}, matching pursuit: {pursuit}")
+    later = {"matching pursuit": runs.where(model="matching-pursuit"),
+             "VAEase in finance": exercises.where(dataset="returns", model="vaease"),
+             "weights of divergences": hybrid.matching("sinusoids/hybrid-linear-beta-*"),
+             "planes": paper.where(latent_dim=2, epochs=11, seed=[1, 2]),
+             "atoms of the VAE": hybrid.matching("*/vae-atoms/*").where(seed=[1, 2])}
+    later = {name: set(each.precisions) for name, each in later.items()}
+    return Verdict(first == {"bfloat16"} and others == {"float32"} and all(each == others for each in later.values()),
+                   f"Seed 0: {first}, others: {others}; {later}")
 
 
 @claim("precision-not-told", suite="hybrid")
